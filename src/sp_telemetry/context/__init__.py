@@ -1,0 +1,1 @@
+"""From git and paths to feature, chapter and step. Pure, but for reading git."""

@@ -1,0 +1,96 @@
+"""The one directory of an installation: where each thing lies, and the secrets in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sp_telemetry.errors import UsageError
+from sp_telemetry.settings import Settings, default_home
+
+WRITER, READER = "telemetry_user", "telemetry_reader"
+
+
+@dataclass(frozen=True)
+class Home:
+    """An installation's directory. Made with mode 0700; nothing of ours lies outside it."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> Home:
+        return cls(path or default_home())
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+    @property
+    def spool(self) -> Path:
+        return self.path / "spool"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def server_file(self) -> Path:
+        """Who serves this home, as JSON: pid, started_at, ports. Written when the server is ready."""
+        return self.path / "server.json"
+
+    def settings(self) -> Settings:
+        return Settings.load(self.path)
+
+    def make(self) -> Home:
+        """Make the directory, private to its owner. Raises UsageError where that is impossible."""
+        try:
+            for folder in (self.path, self.path / "secrets", self.store, self.spool, self.logs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} can't be made: {error.strerror}.", "Name another directory in SP_TELEMETRY_HOME."
+            ) from None
+        return self
+
+    def secret(self, name: str) -> str:
+        """The secret called `name`, generated at its first use into a file that only the owner can read.
+
+        Two processes may ask at once: the first to link its file in place decides, the other reads that one.
+        """
+        file = self.path / "secrets" / name
+        try:
+            return file.read_text().strip()
+        except FileNotFoundError:
+            self.make()
+        draft = file.with_name(f".{name}.{os.getpid()}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            out.write(secrets.token_urlsafe(24) + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        return file.read_text().strip()
+
+    def server(self) -> dict[str, Any] | None:
+        """What `server_file` says, or None without one. The process may be gone: see `setup.service`."""
+        try:
+            return json.loads(self.server_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_atomically(self, file: Path, text: str, mode: int = 0o600) -> None:
+        """Replace `file` as a whole: a reader sees the old text or the new one."""
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(file)

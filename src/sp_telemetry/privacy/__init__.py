@@ -1,0 +1,1 @@
+"""The privacy policy: one definition, rendered to SQL."""

@@ -1,0 +1,1 @@
+"""Reports: the catalogue of queries, their parameters, and how the answers are shown."""

@@ -1,0 +1,1 @@
+"""An installation's life: the background service, settings, and what the doctor looks at."""

@@ -1,0 +1,1 @@
+"""Claude Code's own transcripts, for the audit and for backfill."""

@@ -1,0 +1,1 @@
+"""Recordings of the real client; see README.md. `reading` opens them."""

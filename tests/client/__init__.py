@@ -11,9 +11,10 @@
 """
 
 from tests.client.install import VERSIONS, executable
-from tests.client.messages_api import Failure, MessagesApi, Reply, Script, ToolUse, Usage
+from tests.client.messages_api import MessagesApi
 from tests.client.neutral import NeutralHomes
 from tests.client.otlp_recorder import OtlpRecorder, Recorded
+from tests.client.script import Failure, Reply, Script, ToolUse, Usage
 from tests.client.session import ClaudeCode, Run
 
 __all__ = [

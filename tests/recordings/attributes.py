@@ -31,7 +31,8 @@ def main() -> None:
                 types[name, key].add(TYPES[type(value)])
     for kind, names in seen.items():
         on_all = set.intersection(*(set(keys) for keys in names.values()))
-        print(f"### {kind.capitalize()}\n\nOn every one: {', '.join(f'`{key}`' for key in sorted(on_all))}\n")
+        old = {key for key in on_all if any(OLD in keys[key] for keys in names.values())}
+        print(f"### {kind.capitalize()}\n\nOn every one: {_list(old)}; on every one of {NEW} alone: {_list(on_all - old)}\n")
         print("| name | both versions | only 2.1.330 | only 2.1.197 | only with the content switches on |\n|---|---|---|---|---|")
         for name, keys in sorted(names.items()):
             cells: dict[str, list[str]] = defaultdict(list)
@@ -44,6 +45,10 @@ def main() -> None:
             row = " | ".join(", ".join(cells[cell]) or "–" for cell in ("both", NEW, OLD, "switches"))
             print(f"| `{name.removeprefix('claude_code.')}` | {row} |")
         print()
+
+
+def _list(keys: set[str]) -> str:
+    return ", ".join(f"`{key}`" for key in sorted(keys)) or "none"
 
 
 main()

@@ -121,6 +121,7 @@ def script(cache: str) -> Script:
             Reply("The section on tokens is written and committed.", delay=0.1))
         .on("Shorten the introduction of chapter 33.",
             Reply("", edit(C33, "An agent that nobody measures cannot be improved.", "Measure first.")),
+            Reply("", bash("cd book/05-part/33-agent-telemetry && wc -w chapter.md", "Count the words that are left")),
             Reply("Shortened to two words."))
         .on("the exercise of chapter 33, then go on with chapter 34",
             Reply("First chapter 33.", read(C33)),

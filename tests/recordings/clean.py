@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def export(signal: str, extension: str, body: bytes) -> bytes:
         return body
     if extension == "json":
         return text(body.decode()).encode()
-    message = _message(signal)
+    message = empty_message(signal)
     message.ParseFromString(body)
     _strings(message, text)
     return message.SerializeToString()
@@ -58,8 +59,10 @@ def leaks(recordings: Path, checkout: Path) -> list[str]:
     """Every place that still names this machine: its host, the checkout, its private directories, its kernel."""
     host = re.escape(socket.gethostname())
     user = re.escape(os.environ.get("SUDO_USER") or "root")
+    # The directory at the top of the checkout's path, unless it is where the recorded homes are too.
+    places = {"/root", "/tmp", tempfile.gettempdir(), str(Path.home()), f"/{checkout.parts[1]}"} - {"/home"}
     paths = re.compile("|".join([re.escape(str(checkout)), re.escape(platform.release()), *(
-        rf"(?<![\w.-]){place}(?![\w-])" for place in ("/work", "/root", "/tmp", "/var/tmp"))]))
+        rf"(?<![\w.-]){re.escape(place)}(?![\w-])" for place in sorted(places))]))
     names = re.compile(rf"(?<![\w-])(?:{host}|{user}@)(?![\w-])")
     found = []
     for path in sorted(recordings.glob("*/**/*")):
@@ -69,7 +72,7 @@ def leaks(recordings: Path, checkout: Path) -> list[str]:
         # A host may be called something short: look for names in texts only, not in random bytes.
         texts = raw
         if path.suffix == ".pb":
-            message = _message(path.suffixes[0][1:])
+            message = empty_message(path.suffixes[0][1:])
             message.ParseFromString(path.read_bytes())
             collected: list[str] = []
             _strings(message, lambda value: collected.append(value) or value)
@@ -85,7 +88,7 @@ def _short(entry: dict[str, Any]) -> dict[str, Any]:
     short: dict[str, Any] = {}
     for key, value in entry.items():
         size = len(json.dumps(value))
-        if key == "attachment":
+        if key in ("attachment", "message") and isinstance(value, dict):
             value = _short(value)
         elif isinstance(value, (dict, list)) and size > 200:
             value = f"[{size} characters, cut in the recording]"
@@ -103,7 +106,8 @@ def _cut(value: Any, longest: int) -> Any:
     return value
 
 
-def _message(signal: str) -> Any:
+def empty_message(signal: str) -> Any:
+    """The export request of a signal, to parse a body into."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest

@@ -86,9 +86,9 @@ def _decoded(signal: str, file: str, body: bytes) -> dict[str, Any]:
         return json.loads(body)
     from google.protobuf.json_format import MessageToDict
 
-    from tests.recordings.clean import _message
+    from tests.recordings.clean import empty_message
 
-    message = _message(signal)
+    message = empty_message(signal)
     message.ParseFromString(body)
     return MessageToDict(message)
 

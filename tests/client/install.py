@@ -7,6 +7,7 @@ platform's binary in place of a stub, and that binary lies in the package for th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -57,10 +58,8 @@ def _install(version: str, home: Path) -> None:
         )
         if done.returncode:
             raise ClientUnavailable(f"npm could not install Claude Code {version}: {done.stderr.strip()[-500:]}")
-        try:
+        with contextlib.suppress(OSError):  # another process finished first; its copy serves as well
             fresh.rename(home)
-        except OSError:
-            pass  # another process finished first; its copy serves as well
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

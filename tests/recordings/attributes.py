@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.recordings.reading import recordings  # noqa: E402
+from tests.recordings.reading import recordings
 
 TYPES = {str: "", int: "i", float: "d", bool: "b", list: "a"}
 OLD, NEW = "2.1.197", "2.1.330"
@@ -42,7 +42,7 @@ def main() -> None:
                 kinds = "/".join(sorted(types[name, key])) if types[name, key] != {""} else ""
                 cell = "both" if {OLD, NEW} <= columns else NEW if NEW in columns else OLD if OLD in columns else "switches"
                 cells[cell].append(key + (f":{kinds.strip('/') or 's'}" if kinds else ""))
-            row = " | ".join(", ".join(cells[cell]) or "–" for cell in ("both", NEW, OLD, "switches"))
+            row = " | ".join(", ".join(cells[cell]) or "-" for cell in ("both", NEW, OLD, "switches"))
             print(f"| `{name.removeprefix('claude_code.')}` | {row} |")
         print()
 

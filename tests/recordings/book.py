@@ -17,7 +17,8 @@ C41 = "book/06-part/41-privacy/chapter.md"
 
 FILES = {
     "README.md": "# Working with agents\n\nA book in parts and chapters. Each feature has a branch and a directory in `specs`.\n",
-    f"specs/{F17}/spec.md": "# Feature 017: usage data collection\n\nStatus: draft\n\n## Requirements\n\n- R1: every request is counted once.\n",
+    f"specs/{F17}/spec.md": "# Feature 017: usage data collection\n\nStatus: draft\n\n"
+                            "## Requirements\n\n- R1: every request is counted once.\n",
     f"specs/{F18}/spec.md": "# Feature 018: cost reports\n\nStatus: draft\n\n## Requirements\n\n- R1: cost by chapter and day.\n",
     C33: "# 33 Agent telemetry\n\nAn agent that nobody measures cannot be improved.\n\n## Tokens\n\nTODO\n\n## Exercise\n\nTODO\n",
     C34: "# 34 Cost reports\n\nA report answers one question.\n\n## By chapter\n\nTODO\n\n## By day\n\nTODO\n",

@@ -12,6 +12,7 @@ import platform
 import re
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,17 @@ def leaks(recordings: Path, checkout: Path) -> list[str]:
             message = empty_message(path.suffixes[0][1:])
             message.ParseFromString(path.read_bytes())
             collected: list[str] = []
-            _strings(message, lambda value: collected.append(value) or value)
+            _strings(message, partial(_collect, collected))
             texts = "\n".join(collected)
         for match in [*paths.finditer(raw), *names.finditer(texts)]:
             around = match.string[max(0, match.start() - 40):match.end() + 40].replace("\n", " ")
             found.append(f"{path.relative_to(recordings)}: {match.group()!r} in …{around}…")
     return found
+
+
+def _collect(collected: list[str], value: str) -> str:
+    collected.append(value)
+    return value
 
 
 def _short(entry: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ def write(target: Path, recorder: Recorder) -> None:
         "client_version": recorder.recording.version,
         "protocol": recorder.recording.protocol,
         "switches": dict(recorder.recording.switches),
-        "recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "sessions": sorted(recorder.sessions.values(), key=lambda session: order.index(session["scenario"])),
         "api_log": log,
         "requests": requests,
@@ -205,11 +205,9 @@ def _readable(document: dict[str, Any]) -> str:
     """JSON with one line for each entry of the long lists: small, and a difference can be read."""
     lines = []
     for key, value in document.items():
-        if isinstance(value, list):
-            value = "[\n  " + ",\n  ".join(json.dumps(each) for each in value) + "\n ]"
-        else:
-            value = json.dumps(value)
-        lines.append(f" {json.dumps(key)}: {value}")
+        entries = value if isinstance(value, list) else None
+        text = json.dumps(value) if entries is None else "[\n  " + ",\n  ".join(map(json.dumps, entries)) + "\n ]"
+        lines.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

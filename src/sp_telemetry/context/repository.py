@@ -55,7 +55,7 @@ class _Asker:
 
         try:
             return self.git.execute(["git", *command], strip_newline_in_stdout=True)
-        except GitCommandNotFound:
+        except (GitCommandNotFound, OSError):
             raise GitUnavailable("git is not on PATH") from None
         except CommandError as error:
             if "dubious ownership" in str(error.stderr):

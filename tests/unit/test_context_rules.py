@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_wrong_configuration_leaves_the_defaults(config):
     assert rules.step_of("/plan", config).value == "plan"
 
 
-UNREADABLE = ["", "a//b", "/a", "{feature}{chapter}", "*-*", "{nothing}", "{feature", "a**", "/".join("a" * 17), "**/" * 4 + "a"]
+UNREADABLE = ["", "a//b", "/a", "{feature}{chapter}", "*-*", "{nothing}", "{feature", "a**", "/".join("a" * 17), "**/" * 3 + "a"]
 
 
 @pytest.mark.parametrize("pattern", UNREADABLE)
@@ -169,9 +170,11 @@ def test_names_are_cleaned():
 
 
 def test_hard_paths_take_no_time():
-    deep = "/".join(["05-part"] * 2000)
-    config = {"chapter": {"paths": ["**/a/**/b/**/{chapter}"]}}
-    assert rules.decide(files=[deep] * 20, config=config).chapter.value == ""
+    deep = "/".join(["a-a"] * 2000)
+    config = {"chapter": {"paths": ["**/*/**/*/{chapter}"] * 1000}}
+    start = time.process_time()
+    assert rules.decide(files=[deep], config=config).chapter.value == ""
+    assert time.process_time() - start < 2
 
 
 LIKELY = ["017-x", "05-part", "33-agents", "chapter-3", "specs", "chapters"]

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sp_telemetry.context import configfile, gitfiles, record, repository, rules
 from sp_telemetry.errors import UsageError
 
-STEM_HINT = "Patterns and keys: sp-telemetry context --help."
+HINT = "Patterns and keys: sp-telemetry context --help."
 
 
 def _pattern(value: str) -> str:
@@ -30,24 +30,26 @@ def _pattern(value: str) -> str:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, Field(min_length=1, max_length=rules.LONGEST)]
 
+Most = Field(max_length=rules.MOST_PATTERNS)
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class FeatureTable(_Table):
-    branches: list[Pattern] | None = None
-    specs: list[Name] | None = None
-    trunks: list[Name] | None = None
+    branches: Annotated[list[Pattern], Most] | None = None
+    specs: Annotated[list[Name], Most] | None = None
+    trunks: Annotated[list[Name], Most] | None = None
 
 
 class ChapterTable(_Table):
-    paths: list[Pattern] | None = None
-    branches: list[Pattern] | None = None
+    paths: Annotated[list[Pattern], Most] | None = None
+    branches: Annotated[list[Pattern], Most] | None = None
 
 
 class StepTable(_Table):
-    names: list[Name] | None = None
+    names: Annotated[list[Name], Most] | None = None
     aliases: dict[str, Name] | None = None
 
 
@@ -91,7 +93,7 @@ def load_configuration(directory: str | os.PathLike[str]) -> tuple[dict[str, Any
     try:
         Configuration.model_validate(parsed)
     except ValidationError as error:
-        raise UsageError("; ".join(_sentence(file, problem) for problem in error.errors()) + ".", STEM_HINT) from None
+        raise UsageError("; ".join(_sentence(file, problem) for problem in error.errors()) + ".", HINT) from None
     return parsed, file
 
 

@@ -5,8 +5,8 @@
 #   SP_TELEMETRY_VENV   where the environment lies; default: .venv in the checkout, or `venv` in SP_TELEMETRY_HOME where the
 #                       checkout can't be written
 #
-# What is found in it: requirements.lock, the copy of the lock that it was made from. It is complete when that is there, for
-# it is built beside its place and renamed into it. An environment without that file is not ours and is never touched.
+# It holds requirements.lock, the copy of the lock that it was made from. It is complete when that is there, for it is built
+# beside its place and renamed into it. One without that file is not ours and is never touched.
 #
 # Exit codes, beside the command line's own (errors.py):
 readonly NO_PYTHON=10 NO_VENV=11 NO_NETWORK=12 NO_SPACE=13 BUSY=14 INSTALL_FAILED=15 NOT_OURS=16
@@ -52,7 +52,7 @@ user_directory() { # HOME may be unset in a service or a container
     if [ -n "${HOME:-}" ]; then printf %s "$HOME"; else eval "printf %s ~$(id -un)"; fi
 }
 
-use_environment() { # lock ...: the environment holds them all when this returns
+use_environment() { # lock ...: the environment holds them all when this returns; the last one includes the others
     choose_venv
     # PYTHONPATH makes a moved checkout work, and hides the caller's. PYTHONSAFEPATH keeps the working directory out of
     # sys.path: a book's repository may hold a rich.py. PYTHONHOME would point the environment at another Python's library.
@@ -137,7 +137,8 @@ build() {
     else
         watch "$base" -I -m venv "$new"
     fi
-    for lock in "$@"; do install "$new" "$lock"; done
+    for lock in "$@"; do :; done
+    install "$new" "$lock" # the last one: each holds what those before it hold
     # Scripts name the place where they were made; that changes now.
     "$new/bin/python" -I -c '
 import pathlib, sys
@@ -191,8 +192,9 @@ find_installer() {
         probe "$name" && return
     fi
     if [ -n "$no_venv" ]; then
+        version=${no_venv%% *}
         give_up $NO_VENV "Python $no_venv lacks the module ensurepip, which makes environments; install it" \
-            "(Debian, Ubuntu: apt install python${no_venv%%.*}-venv) or uv, and run this again."
+            "(Debian, Ubuntu: apt install python${version%.*}-venv) or uv, and run this again."
     fi
     give_up $NO_PYTHON "Python 3.11 to 3.14 is needed; found ${seen:-none}. Install one${uv:+ (uv python install 3.13)} and run this again."
 }
@@ -249,7 +251,7 @@ watch() { # command ...: run it with its output in a log, say what it does now a
 
 explain() { # the log of the installer that failed, as one sentence
     has() { grep -qiE "$1" "$log"; }
-    tail -n 5 "$log" | sed 's/^/    /' >&2
+    tail -n 5 "$log" | sed "s/^/    /" | cut -c 1-200 >&2
     if has 'no space left|errno 28|os error 28|disk quota'; then
         give_up $NO_SPACE "the disk is full: ${venv%/*} needs about 900 MB while the environment is made. Nothing was kept; make room and run this again."
     elif has 'THESE PACKAGES DO NOT MATCH THE HASHES|hash mismatch'; then

@@ -1,0 +1,76 @@
+"""`sp-telemetry`: finds the command, runs it, and turns an expected failure into a sentence and an exit code.
+
+Each command is a module of this package with `HELP` (one line), `EPILOG` (examples), `configure(parser)` and `run(args) -> int`.
+Only the module of the command that is asked for gets imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from sp_telemetry import __version__
+from sp_telemetry.errors import SpTelemetryError
+
+#: command -> (module, one line of help): kept here so that `--help` imports nothing
+COMMANDS = {
+    "demo": "the main job on recorded sessions of the real client, in a scratch directory",
+    "report": "cost, tokens, sessions, tools, errors: by chapter, feature, user, day, …",
+    "context": "what feature, chapter and step hold here, and why",
+    "up": "start the embedded server in the background",
+    "down": "stop it; what is in flight is committed first",
+    "restart": "stop it and start it again",
+    "status": "who serves, since when, how much is stored and queued",
+    "logs": "the server's log",
+    "serve": "run the embedded server in the foreground",
+    "sql": "ask the store in SQL",
+}
+
+EXIT_CODES = """\
+exit codes: 0 done · 1 failed · 2 wrong parameter · 3 nobody answers at the store's address · 4 store or port in use
+            5 the engine refused the query · 6 nothing stored to answer with
+"""
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sp-telemetry",
+        description="What each chapter and feature costs with Claude Code, where the agent fails, and how complete the numbers are.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sp-telemetry {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help in COMMANDS.items():
+        if name != command:
+            commands.add_parser(name, help=help)
+            continue
+        module = importlib.import_module(f"sp_telemetry.cli.{name}")
+        chosen = commands.add_parser(
+            name, help=help, description=module.HELP, epilog=module.EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.configure(chosen)
+        chosen.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    args = _parser(command).parse_args(arguments)
+    try:
+        return args.run(args) or 0
+    except SpTelemetryError as error:
+        print(f"sp-telemetry: {error}" + (f"\n{error.hint}" if error.hint else ""), file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

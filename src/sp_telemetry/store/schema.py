@@ -1,0 +1,99 @@
+"""The schema's life: numbered migrations applied once, views made anew when their text changes.
+
+Views and Null tables hold no data, so they are simply dropped and made again; tables are only ever changed by a new numbered file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from sp_telemetry import resources
+from sp_telemetry.errors import UsageError
+
+
+class Runner(Protocol):
+    """What runs a statement: a handle of the embedded engine, or a server's client."""
+
+    def query(self, sql: str, format: str = ...) -> bytes: ...
+
+
+def folder() -> Path:
+    return resources.path("telemetry-server/clickhouse")
+
+
+def statements(text: str) -> Iterator[str]:
+    """The statements of a .sql file: split at semicolons outside of strings and comments, comments removed."""
+    token = re.compile(r"'(?:\\.|''|[^'\\])*'|`[^`]*`|--[^\n]*|;|[^'`;-]+|-", re.DOTALL)
+    statement = ""
+    for piece in token.findall(text):
+        if piece.startswith("--"):
+            continue
+        if piece != ";":
+            statement += piece
+            continue
+        if statement.strip():
+            yield statement.strip()
+        statement = ""
+    if statement.strip():
+        yield statement.strip()
+
+
+def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
+    """Bring the store to this version's shape; returns the names of what was applied. `up_to` stops after that migration (for tests).
+
+    A migration is recorded after its last statement, and each of its statements can be run again, so that being killed
+    half-way only means that the next start goes on. Raises UsageError when an applied file was changed afterwards.
+    """
+    first = sorted((folder() / "schema").glob("*.sql"))
+    applied: list[str] = []
+    recorded = _recorded(runner)
+    for file in first:
+        text = file.read_text()
+        checksum = hashlib.sha256(text.encode()).hexdigest()
+        if file.name not in recorded:
+            for statement in statements(text):
+                runner.query(statement)
+            _record(runner, file.name, checksum)
+            applied.append(file.name)
+        elif recorded[file.name] != checksum:
+            raise UsageError(f"{file.name} was changed after it had been applied to this store.", "Restore it, and add a new numbered file.")
+        if file.name == up_to:
+            return applied
+    runner.query(
+        "INSERT INTO telemetry.installation (salt) "
+        f"SELECT '{secrets.token_hex(16)}' WHERE (SELECT count() FROM telemetry.installation) = 0"
+    )
+    views = sorted((folder() / "views").glob("*.sql"))
+    text = "\n".join(file.read_text() for file in views)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    if recorded.get("views") != checksum:
+        _drop_views(runner)
+        for statement in statements(text):
+            runner.query(statement)
+        _record(runner, "views", checksum)
+        applied.append("views")
+    return applied
+
+
+def _recorded(runner: Runner) -> dict[str, str]:
+    exists = runner.query("SELECT count() FROM system.tables WHERE database = 'telemetry' AND name = 'schema_migrations'")
+    if exists.strip() == b"0":
+        return {}
+    rows = runner.query("SELECT name, checksum FROM telemetry.schema_migrations FINAL").decode()
+    return dict(row.split("\t") for row in rows.splitlines())
+
+
+def _record(runner: Runner, name: str, checksum: str) -> None:
+    runner.query(f"INSERT INTO telemetry.schema_migrations (name, checksum) VALUES ('{name}', '{checksum}')")
+
+
+def _drop_views(runner: Runner) -> None:
+    """Views first, then the Null tables that feed them."""
+    rows = runner.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND engine IN ('MaterializedView', 'View', 'Null') ORDER BY engine")
+    for name in rows.decode().split():
+        runner.query(f"DROP TABLE telemetry.`{name}`")

@@ -1,0 +1,130 @@
+-- otel_logs -> telemetry_events: every event typed, sanitised by the policy (00_privacy.sql) and attributed to what its session
+-- was working on at its moment. The subquery on otel_logs sees the inserted block, so only its sessions' contexts are read.
+CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_events_mv TO telemetry.telemetry_events AS
+WITH
+    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
+SELECT
+    logs.timestamp AS timestamp,
+    telemetry_name(name) AS event_type,
+    logs.session_id AS session_id,
+    sipHash64(n['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
+    now64(9) AS received_at,
+    toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
+    'otlp' AS source,
+    toUInt64OrNull(n['event.sequence']) AS event_sequence,
+    i['prompt.id'] AS prompt_id,
+    i['message.uuid'] AS message_uuid,
+    TraceId AS trace_id,
+    SpanId AS span_id,
+
+    coalesce(nullIf(w['enduser.id'], ''), nullIf(contexts.person, ''), w['user.id']) AS user_id,
+    w['user.id'] AS installation_id,
+    h['user.email'] AS user_email_hash,
+    w['user.account_uuid'] AS user_account_uuid,
+    w['organization.id'] AS organization_id,
+    w['service.name'] AS service_name,
+    w['service.version'] AS service_version,
+    w['app.entrypoint'] AS entrypoint,
+    w['terminal.type'] AS terminal_type,
+    w['os.type'] AS os_type,
+    w['host.arch'] AS host_arch,
+
+    if(contexts.project != '', contexts.project, w['vcs.repository.name']) AS project,
+    contexts.branch AS branch,
+    contexts.feature AS feature,
+    contexts.chapter AS chapter_context,
+    contexts.part AS part,
+    contexts.step AS workflow_step,
+    if(contexts.feature_source = '' AND contexts.chapter_source = '', '',
+       concat('feature:', contexts.feature_source, ' chapter:', contexts.chapter_source)) AS context_source,
+    contexts.confidence AS context_confidence,
+    contexts.at AS context_at,
+
+    w['model'] AS model,
+    if(isFinite(toFloat64OrZero(n['cost_usd'])), toFloat64OrZero(n['cost_usd']), 0) AS cost_usd,
+    telemetry_number(n['input_tokens']) AS input_tokens,
+    telemetry_number(n['output_tokens']) AS output_tokens,
+    input_tokens + output_tokens AS token_count,
+    telemetry_number(n['cache_read_tokens']) AS cache_read_tokens,
+    telemetry_number(n['cache_creation_tokens']) AS cache_creation_tokens,
+    telemetry_number(n['cache_creation_5m_tokens']) AS cache_creation_5m_tokens,
+    telemetry_number(n['cache_creation_1h_tokens']) AS cache_creation_1h_tokens,
+    telemetry_number(coalesce(nullIf(n['duration_ms'], ''), n['total_duration_ms'])) AS duration_ms,
+    telemetry_number(n['ttft_ms']) AS ttft_ms,
+    i['request_id'] AS request_id,
+    i['client_request_id'] AS client_request_id,
+    w['query_source'] AS query_source,
+    w['speed'] AS speed,
+    w['effort'] AS effort,
+    w['agent.name'] AS agent_name,
+    w['skill.name'] AS skill_name,
+    w['plugin.name'] AS plugin_name,
+    w['mcp_server.name'] AS mcp_server_name,
+    w['mcp_tool.name'] AS mcp_tool_name,
+    telemetry_number(coalesce(nullIf(n['attempt'], ''), n['total_attempts'])) AS attempt,
+    w['status_code'] AS api_error_code,
+    if(startsWith(name, 'api_'), w['error'], '') AS api_error_message,
+    multiIf(
+        notEmpty(w['error_type']), w['error_type'],
+        notEmpty(w['error_name']), w['error_name'],
+        name NOT IN ('api_error', 'api_retries_exhausted'), '',
+        w['status_code'] = '', 'connection',
+        w['status_code'] = '429', 'rate_limit',
+        w['status_code'] = '529', 'overloaded',
+        w['status_code'] IN ('401', '403'), 'authentication',
+        w['status_code'] = '404', 'not_found',
+        w['status_code'] LIKE '4%', 'invalid_request',
+        'server_error') AS error_type,
+
+    telemetry_number(n['prompt_length']) AS prompt_length,
+    h['prompt'] AS prompt_hash,
+    telemetry_number(n['response_length']) AS response_length,
+    h['response'] AS response_hash,
+    w['command_name'] AS command_name,
+    w['command_source'] AS command_source,
+
+    w['tool_name'] AS tool_name,
+    i['tool_use_id'] AS tool_use_id,
+    multiIf(w['success'] = 'true', true, w['success'] = 'false', false, NULL) AS success,
+    w['decision'] AS decision,
+    if(empty(w['decision_source']), w['source'], w['decision_source']) AS decision_source,
+    h['tool_input'] AS tool_input_hash,
+    h['tool_parameters'] AS tool_parameters_hash,
+    telemetry_number(n['tool_input_size_bytes']) AS tool_input_bytes,
+    telemetry_number(n['tool_result_size_bytes']) AS tool_result_bytes,
+    if(startsWith(name, 'api_'), '', w['error']) AS error_message,
+
+    mapConcat(telemetry_kept(w), unknown) AS attributes,
+    mapKeys(unknown) AS unknown_attributes
+FROM
+(
+    SELECT
+        if(Timestamp < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), Timestamp) AS timestamp,
+        mapConcat(LogAttributes, ResourceAttributes) AS a, -- the first of two equal names counts
+        telemetry_words(a) AS w,
+        telemetry_numbers(a) AS n,
+        telemetry_identifiers(salt, a) AS i,
+        telemetry_hashes(salt, a) AS h,
+        telemetry_unknown(salt, a) AS unknown,
+        replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '') AS name,
+        if(empty(LogAttributes['event.sequence']), cityHash64(Body, LogAttributes), 0) AS content, -- an event with no number is its content
+        TraceId, SpanId,
+        i['session.id'] AS session_id
+    FROM telemetry.otel_logs
+    WHERE LogAttributes['event.name'] != 'sp_telemetry.context'
+) AS logs
+ASOF LEFT JOIN
+(
+    SELECT * FROM telemetry.session_context FINAL
+    WHERE session_id IN (SELECT telemetry_identifier(salt, LogAttributes['session.id']) FROM telemetry.otel_logs)
+) AS contexts
+ON logs.session_id = contexts.session_id AND logs.timestamp >= contexts.at;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.arrivals_mv TO telemetry.arrivals AS
+SELECT
+    toStartOfHour(timestamp) AS hour,
+    session_id,
+    countIf(received_at = fromUnixTimestamp64Nano(toInt64(version))) AS rows,
+    max(version) AS last_version
+FROM telemetry.telemetry_events
+GROUP BY hour, session_id;

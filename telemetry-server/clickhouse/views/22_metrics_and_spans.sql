@@ -1,0 +1,66 @@
+-- otel_metric_points -> telemetry_metrics and otel_traces -> telemetry_spans, under the same policy as the events.
+CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_metrics_mv TO telemetry.telemetry_metrics AS
+WITH
+    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
+    mapConcat(Attributes, ResourceAttributes) AS a,
+    telemetry_words(a) AS w,
+    telemetry_identifiers(salt, a) AS i
+SELECT
+    if(TimeUnix < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), TimeUnix) AS timestamp,
+    StartTimeUnix AS start_timestamp,
+    now64(9) AS received_at,
+    telemetry_redact(MetricName) AS metric_name,
+    telemetry_redact(MetricUnit) AS unit,
+    MetricType AS metric_type,
+    AggregationTemporality AS temporality,
+    IsMonotonic AS is_monotonic,
+    sipHash64(arraySort(mapKeys(Attributes)), arraySort(mapValues(Attributes))) AS point_id,
+    i['session.id'] AS session_id,
+    if(empty(w['enduser.id']), w['user.id'], w['enduser.id']) AS user_id,
+    w['user.id'] AS installation_id,
+    w['service.name'] AS service_name,
+    w['service.version'] AS service_version,
+    Value AS value,
+    Count AS count,
+    Min AS min,
+    Max AS max,
+    BucketCounts AS bucket_counts,
+    ExplicitBounds AS explicit_bounds,
+    mapUpdate(telemetry_kept(a), mapApply((k, v) -> (k, toString(telemetry_redact(v))), mapFilter((k, v) -> k IN
+        ('model', 'query_source', 'speed', 'effort', 'agent.name', 'skill.name', 'plugin.name', 'mcp_server.name',
+         'mcp_tool.name', 'tool_name', 'decision', 'source'), a))) AS attributes
+FROM telemetry.otel_metric_points;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_spans_mv TO telemetry.telemetry_spans AS
+WITH
+    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
+    mapConcat(SpanAttributes, ResourceAttributes) AS a,
+    telemetry_words(a) AS w,
+    telemetry_identifiers(salt, a) AS i
+SELECT
+    if(Timestamp < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), Timestamp) AS timestamp,
+    Duration AS duration_ns,
+    now64(9) AS received_at,
+    telemetry_redact(SpanName) AS span_name,
+    TraceId AS trace_id,
+    SpanId AS span_id,
+    ParentSpanId AS parent_span_id,
+    SpanKind AS kind,
+    StatusCode AS status_code,
+    i['session.id'] AS session_id,
+    if(empty(w['enduser.id']), w['user.id'], w['enduser.id']) AS user_id,
+    w['user.id'] AS installation_id,
+    w['service.name'] AS service_name,
+    w['service.version'] AS service_version,
+    i['prompt.id'] AS prompt_id,
+    i['request_id'] AS request_id,
+    i['tool_use_id'] AS tool_use_id,
+    w['tool_name'] AS tool_name,
+    w['model'] AS model,
+    multiIf(w['success'] = 'true', true, w['success'] = 'false', false, NULL) AS success,
+    if(empty(w['error']), telemetry_redact(StatusMessage), w['error']) AS error_message,
+    mapConcat(telemetry_kept(w), mapApply((k, v) -> (k, toString(telemetry_number(v))), mapFilter((k, v) -> k IN
+        ('duration_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_creation_tokens', 'attempt'), a)))
+        AS attributes,
+    arrayZip(`Events.Timestamp`, arrayMap(n -> telemetry_redact(n), `Events.Name`)) AS events
+FROM telemetry.otel_traces;

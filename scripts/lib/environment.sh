@@ -133,7 +133,7 @@ build() {
     say "  once: about 200 MB to fetch and 630 MB on the disk, nearly all of it chdb-core, the database engine"
     mkdir "$new" || give_up $NO_SPACE "$new can't be made; name a place that can be written in SP_TELEMETRY_VENV."
     if [ -n "$uv" ]; then
-        watch "$uv" venv --quiet --no-project --allow-existing --python "$base" "$new"
+        watch "$uv" venv --quiet $no_cache --no-project --allow-existing --python "$base" "$new"
     else
         watch "$base" -I -m venv "$new"
     fi
@@ -171,7 +171,7 @@ stamp() { cp "$root/$2" "$1/$2" || give_up $NO_SPACE "$1 can't be written: the d
 install() { # environment, lock
     # Wheels only: building would need compilers, take minutes and run what the lock's hashes do not cover.
     if [ -n "$uv" ]; then
-        watch "$uv" pip install --no-progress --python "$1/bin/python" --no-deps --require-hashes --only-binary :all: \
+        watch "$uv" pip install $no_cache --no-progress --python "$1/bin/python" --no-deps --require-hashes --only-binary :all: \
             --compile-bytecode -r "$root/$2"
     else
         watch "$1/bin/python" -I -m pip install --progress-bar off --no-input --disable-pip-version-check --no-deps --require-hashes \
@@ -182,6 +182,10 @@ install() { # environment, lock
 # The newest Python that we run on and that can make an environment. Sets base (its path), version and uv (empty without).
 find_installer() {
     uv=$(command -v uv) || uv=
+    no_cache= # uv, unlike pip, fails without a cache that it can write
+    if [ -n "$uv" ]; then
+        cache=$("$uv" cache dir 2>/dev/null) && mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] || no_cache=--no-cache
+    fi
     no_venv='' seen=''
     for name in python3.14 python3.13 python3.12 python3.11 python3 python; do
         command -v "$name" >/dev/null 2>&1 || continue

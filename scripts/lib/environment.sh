@@ -66,8 +66,8 @@ holds() {
     [ -x "$python" ] || return 1 # also when the Python that it was made with is gone
     for lock in "$@"; do
         # cmp is one process; where a system lacks it (127), the shell compares.
-        cmp -s "$root/$lock" "$venv/$lock" || { [ $? -gt 1 ] && [ -e "$venv/$lock" ] && [ "$(cat "$root/$lock")" = "$(cat "$venv/$lock")" ]; } ||
-            return 1
+        cmp -s "$root/$lock" "$venv/$lock" ||
+            { [ $? -gt 1 ] && [ -e "$venv/$lock" ] && [ "$(cat "$root/$lock")" = "$(cat "$venv/$lock")" ]; } || return 1
     done
 }
 
@@ -75,7 +75,8 @@ make_environment() {
     if [ -e "$venv" ] && [ ! -e "$venv/requirements.lock" ] && [ -n "$(ls -A "$venv")" ]; then
         give_up $NOT_OURS "$venv exists and was not made by this command; move it away, or name another place in SP_TELEMETRY_VENV."
     fi
-    mkdir -p "${venv%/*}" 2>/dev/null || give_up $NO_SPACE "${venv%/*} can't be made; name a place that can be written in SP_TELEMETRY_VENV."
+    mkdir -p "${venv%/*}" 2>/dev/null ||
+        give_up $NO_SPACE "${venv%/*} can't be made; name a place that can be written in SP_TELEMETRY_VENV."
     new=$venv.new.$$ old=$venv.old.$$ lock_dir=$venv.lock installer=
     trap 'abandon; exit 129' HUP
     trap 'abandon; exit 130' INT
@@ -145,7 +146,8 @@ import pathlib, sys
 old, new = (path.encode() for path in sys.argv[1:])
 for file in pathlib.Path(sys.argv[1], "bin").iterdir():
     if not file.is_symlink() and file.stat().st_size < 100_000 and old in file.read_bytes():
-        file.write_bytes(file.read_bytes().replace(old, new))' "$new" "$venv" || give_up $INSTALL_FAILED "the scripts in $new/bin can't be written."
+        file.write_bytes(file.read_bytes().replace(old, new))' "$new" "$venv" ||
+        give_up $INSTALL_FAILED "the scripts in $new/bin can't be written."
     for lock in "$@"; do stamp "$new" "$lock"; done
     rm -f "$new/log"
     if [ -e "$venv" ]; then mv "$venv" "$old"; fi
@@ -257,13 +259,19 @@ explain() { # the log of the installer that failed, as one sentence
     has() { grep -qiE "$1" "$log"; }
     tail -n 5 "$log" | sed "s/^/    /" | cut -c 1-200 >&2
     if has 'no space left|errno 28|os error 28|disk quota'; then
-        give_up $NO_SPACE "the disk is full: ${venv%/*} needs about 900 MB while the environment is made. Nothing was kept; make room and run this again."
+        give_up $NO_SPACE "the disk is full: ${venv%/*} needs about 900 MB while the environment is made." \
+            "Nothing was kept; make room and run this again."
     elif has 'THESE PACKAGES DO NOT MATCH THE HASHES|hash mismatch'; then
-        give_up $INSTALL_FAILED "a package is not the one that the lock file names, so nothing was installed; try again, and if it stays tell us."
-    elif has 'name resolution|name or service not known|nodename nor servname|connection (refused|reset|aborted)|failed to establish|connecttimeout|timed out|network is unreachable|no route to host|proxyerror|dns error|error sending request|certificate verify failed|failed to fetch'; then
-        give_up $NO_NETWORK "the package index can't be reached; check the network (or PIP_INDEX_URL, UV_INDEX_URL, HTTPS_PROXY) and run this again."
+        give_up $INSTALL_FAILED "a package is not the one that the lock file names, so nothing was installed;" \
+            "try again, and if it stays tell us."
+    elif has 'name resolution|name or service not known|nodename nor servname|dns error|network is unreachable|no route to host' ||
+        has 'connection (refused|reset|aborted)|failed to establish|connecttimeout|timed out|proxyerror' ||
+        has 'error sending request|certificate verify failed|failed to fetch'; then
+        give_up $NO_NETWORK "the package index can't be reached; check the network" \
+            "(or PIP_INDEX_URL, UV_INDEX_URL, HTTPS_PROXY) and run this again."
     elif has 'no matching distribution|no solution found|no wheels|has no usable wheels|no compatible'; then
-        give_up $INSTALL_FAILED "a package has no build for this machine with Python $version; supported are Linux (glibc) and macOS, 64-bit Intel or ARM, Python 3.11 to 3.14."
+        give_up $INSTALL_FAILED "a package has no build for this machine with Python $version;" \
+            "supported are Linux (glibc) and macOS, 64-bit Intel or ARM, Python 3.11 to 3.14."
     fi
     give_up $INSTALL_FAILED "the environment could not be made; the last lines above say why. Nothing was kept."
 }

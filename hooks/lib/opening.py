@@ -1,0 +1,125 @@
+"""The start of a session: the server is started if it is down, the model gets one line, the person another one."""
+
+import os
+import time
+
+import places
+import rules
+from locks import Lock
+
+ASK_S = 0.1
+AGAIN_S = 60  # a server that is starting is not started again before this
+
+
+def lines(source, found, home, settings, reached):
+    """What SessionStart prints: who this session's cost goes to."""
+    told = {}
+    known = _known(found)
+    if known:
+        told["hookSpecificOutput"] = {
+            "hookEventName": "SessionStart",
+            "additionalContext": "sp-telemetry counts this session under " + known + ".",
+        }
+    if source != "compact" and settings.on("session_line"):
+        shown = _shown(found)
+        if shown:
+            cost = today(home, settings) if reached else ""
+            told["systemMessage"] = " · ".join([*shown, cost] if cost else shown)
+    return told or None
+
+
+def today(home, settings):
+    """`today $1.23` from the server, '' where it does not say so in time."""
+    import wire
+
+    secret = places.read(os.path.join(home, "secrets", "telemetry_reader"), 4096).strip()
+    zone = settings.text("timezone")
+    if zone and all(c.isalnum() or c in "/_+-" for c in zone):
+        since = f"toStartOfDay(now('{zone}'))"
+    else:
+        now = time.localtime()
+        since = f"fromUnixTimestamp({int(time.mktime((*now[:3], 0, 0, 0, 0, 0, -1)))})"
+    sql = "SELECT count(), round(sum(cost_usd), 2) FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request' AND timestamp >= "
+    headers = ["X-ClickHouse-User: telemetry_reader", "X-ClickHouse-Key: " + secret] if secret else []
+    try:
+        connection = wire.Connection(settings.port("clickhouse"), ASK_S)
+        status, body = connection.post("/?max_execution_time=1", (sql + since + " FORMAT TabSeparated").encode(), headers)
+        count, cost = body.decode("utf-8", "replace").split()
+        return f"today ${float(cost):.2f}" if status == 200 and int(count) else ""
+    except (OSError, ValueError):
+        return ""
+
+
+def start_server(home, settings):
+    """Starts the embedded server and does not wait for it; of sessions that start at once, one does."""
+    if not settings.made or not settings.on("autostart"):
+        return False
+    path = os.path.join(home, "hooks", "starting")
+    with Lock(path + ".lock", wait=False) as lock:
+        try:
+            if not lock.taken or time.time() - os.stat(path).st_mtime < AGAIN_S:
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        try:
+            places.replace(path, str(os.getpid()))
+        except OSError:
+            return False  # without a mark that holds, every session would start one
+    return _start([command(), "up", "--quiet"], home)
+
+
+def command():
+    """The command line of this checkout; SP_TELEMETRY_CLI names another one."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return os.environ.get("SP_TELEMETRY_CLI") or os.path.join(root, "scripts", "sp-telemetry")
+
+
+def _start(arguments, home):
+    """A process of its own session, with nothing of ours open: it outlives us and Claude Code, and holds neither up."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        first = os.fork()
+    except (AttributeError, OSError):
+        return False
+    if first:
+        os.waitpid(first, 0)
+        os.close(nothing)
+        return True
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        for target in (0, 1, 2):
+            os.dup2(nothing, target)
+        os.closerange(3, 256)
+        os.chdir(home)
+        os.execv(arguments[0], arguments)
+    finally:
+        os._exit(127)
+
+
+def _known(found):
+    parts = []
+    if found.feature:
+        parts.append("feature " + found.feature + (f" ({found.spec_directory})" if found.spec_directory else ""))
+    if found.chapter:
+        parts.append("chapter " + found.chapter)
+    return ", ".join(parts)
+
+
+def _shown(found):
+    shown = []
+    if found.feature:
+        shown.append(" ".join(filter(None, (rules.feature_number(found.feature), rules.feature_name(found.feature)))))
+    if found.chapter:
+        shown.append("chapter " + _number(found.chapter))
+    return shown
+
+
+def _number(chapter):
+    """`33` of `33-some-chapter` and of `chapter-33`; the whole name where it has no number."""
+    rest = chapter.lstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_. ") if chapter[:2].lower() == "ch" else chapter
+    number = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+    return number or chapter

@@ -1,0 +1,213 @@
+"""What a session works on, looked at again at each hook; a record is written only when that changed.
+
+    <home>/hooks/<session>.json    the last record, the files that decided, the repository and branch they were edited on
+
+Files are remembered only when they changed the decision: later ones win, so one that decides what already holds adds nothing. They
+are forgotten when the branch changes. A step lasts until another command starts one; a plain prompt goes on with it.
+
+A subagent's calls are taken for the session's: its edits count, its own directory (a worktree of its own) does not. Records are per
+session, and agents that run side by side would make it change back and forth.
+"""
+
+import os
+import sys
+import time
+
+import gitfiles
+import places
+import quickjson
+import record
+import rules
+from locks import Lock
+
+sys.modules.setdefault("json", quickjson)  # record.py imports json where it sends; the real one costs as much as starting Python
+
+SEND_S = 0.1
+MOST_FILES = 16
+KEPT_DAYS = 30
+
+
+def observe(what, call, home, shell_directory=""):
+    """Looks, records what changed, and returns what the client is to be told (at the start of a session) or None."""
+    session = call.get("session_id")
+    if not session or not isinstance(session, str):
+        raise ValueError("no session_id")
+    settings = places.Settings(home)
+    state_file = os.path.join(home, "hooks", _file_name(session) + ".json")
+    start = call.get("source", "") if what == "session" else ""
+    found = changed = None
+    writable = _writable(home)
+    with Lock(state_file[:-5] + ".lock"):
+        state = {} if start in ("startup", "clear") else places.read_json(state_file)
+        found, files, repository = _look(what, call, state, settings)
+        before = _record(state.get("record"))
+        changed = None if found.same_context(before) else found
+        if changed is None and before is not None:
+            found = before
+        if changed is not None or state.get("directory") != _directory(call, state):
+            at = [repository.git_dir, repository.branch]
+            kept = {"record": found.as_dict(), "files": files, "at": at, "directory": _directory(call, state)}
+            try:
+                places.replace(state_file, quickjson.dumps(kept))
+            except OSError:
+                # What was sent can't be remembered, so only what happens seldom is sent.
+                changed = changed if what in ("session", "prompt") else None
+        _note_head(session, repository, shell_directory)
+    reached = deliver(home, settings, changed, what) if changed is not None or (writable and what in ("session", "prompt")) else True
+    if what == "session":
+        import opening
+
+        if not reached:
+            opening.start_server(home, settings)
+        if start in ("startup", "clear"):
+            forget_old(os.path.dirname(state_file))
+        return opening.lines(start, found, home, settings, reached)
+    return None
+
+
+def deliver(home, settings, changed, what):
+    """Sends a new record with those that wait. False where nobody listens; a record that was not sent waits then."""
+    import spool
+
+    waiting = spool.Spool(home)
+    if changed is None and not waiting.waiting():
+        return True if what != "session" else _listens(settings)
+    import wire
+
+    mine = [(waiting.put(changed.as_dict()), changed)] if changed is not None else []
+    sending = list(mine)
+    try:
+        connection = wire.Connection(settings.port("otlp_http"), SEND_S)
+    except OSError as error:
+        waiting.give_back([path for path, _ in sending])
+        places.log(home, what, f"the server was not reached ({type(error).__name__}); the record waits")
+        return False
+    try:
+        sending = [(path, _record(values)) for path, values in waiting.claim()] + mine
+        if not sending:
+            connection.close()
+            return True
+        body = record.to_otlp_json([one for _, one in sending])
+        status, _ = connection.post("/v1/logs", body, ("Content-Type: application/json",))
+        if not 200 <= status < 300:
+            raise OSError("status")
+    except (OSError, ValueError) as error:
+        waiting.give_back([path for path, _ in sending])
+        places.log(home, what, f"the server did not take {len(sending)} records ({type(error).__name__}); they wait")
+        return True
+    waiting.delivered([path for path, _ in sending])
+    return True
+
+
+def forget_old(folder):
+    """States of sessions that nobody has continued for a month."""
+    oldest = time.time() - KEPT_DAYS * 86_400
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("counters") and entry.stat().st_mtime < oldest:
+                    os.unlink(entry.path)
+    except OSError:
+        pass
+
+
+def _look(what, call, state, settings):
+    directory = _directory(call, state)
+    repository = gitfiles.read(directory)
+    config = {}
+    if os.path.exists(os.path.join(repository.toplevel or directory, ".claude", "telemetry.toml")):
+        import configfile
+
+        config = configfile.read(repository.toplevel or directory)[0]
+    same_branch = state.get("at") == [repository.git_dir, repository.branch]
+    files = [name for name in state.get("files") or () if isinstance(name, str)] if same_branch else []
+    specs = gitfiles.spec_directories(repository.toplevel, rules.spec_roots(config))
+    place = gitfiles.relative(repository, directory)
+    prompt = call.get("prompt") if what == "prompt" else ""
+    decision = rules.decide(repository.branch, place, files, specs, prompt, config)
+    touched = _touched(what, call, repository, directory)
+    if touched:
+        later = rules.decide(repository.branch, place, [*files, touched], specs, prompt, config)
+        if later != decision:
+            decision, files = later, [*files, touched][-MOST_FILES:]
+    step = decision.step.value
+    if what == "edit" and call.get("tool_name") == "Skill":
+        asked = call.get("tool_input")
+        step = rules.step_of_command(asked.get("skill") if isinstance(asked, dict) else "", config).value
+    if not step:
+        last = state.get("record")
+        step = last.get("step", "") if isinstance(last, dict) else ""
+    found = record.make(
+        call["session_id"], str(call.get("hook_event_name") or what)[:40], repository, decision, clean=rules.clean,
+        project=rules.project_of(config, repository.project).value, person=settings.text("person"),
+    )
+    return found._replace(step=step), files, repository
+
+
+def _touched(what, call, repository, directory):
+    """The edited file as the rules want it. One in another worktree of this repository is named from that one's top."""
+    given = call.get("tool_input")
+    path = (given.get("file_path") or given.get("notebook_path")) if what == "edit" and isinstance(given, dict) else None
+    if not path or not isinstance(path, str) or call.get("tool_name") == "Skill":
+        return ""
+    touched = gitfiles.relative(repository, path, directory)
+    if not touched and repository.common_dir:
+        other = gitfiles.read(os.path.dirname(os.path.join(directory, path)))
+        if other.common_dir == repository.common_dir:
+            touched = gitfiles.relative(other, path, directory)
+    return touched
+
+
+def _directory(call, state):
+    given = call.get("cwd")
+    if call.get("agent_id") and isinstance(state.get("directory"), str):
+        return state["directory"]
+    return given if isinstance(given, str) and given else os.getcwd()
+
+
+def _record(values):
+    try:
+        return record.ContextRecord.from_dict(values) if isinstance(values, dict) else None
+    except TypeError:
+        return None
+
+
+def _note_head(session, repository, shell_directory):
+    """For run.sh: what has to be as it was for the next Bash call to need no look."""
+    data = os.environ.get("CLAUDE_PLUGIN_DATA")
+    if not data or not shell_directory or not repository.git_dir or session != os.environ.get("CLAUDE_CODE_SESSION_ID"):
+        return
+    head = os.path.join(repository.git_dir, "HEAD")
+    noted = "{}\n{}\n{}".format(shell_directory, head, places.read(head, 4096).partition("\n")[0])
+    if noted.count("\n") != 2:
+        return
+    path = os.path.join(data, "heads", session)
+    if places.read(path, 16384) == noted + "\n":
+        return
+    try:
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        places.replace(path, noted + "\n")
+        forget_old(os.path.dirname(path))
+    except (OSError, ValueError):
+        pass
+
+
+def _listens(settings):
+    import wire
+
+    try:
+        wire.Connection(settings.port("otlp_http"), SEND_S).close()
+        return True
+    except OSError as error:
+        return isinstance(error, TimeoutError)
+
+
+def _writable(home):
+    try:
+        return os.access(places.folder(home, "hooks"), os.W_OK)
+    except OSError:
+        return False
+
+
+def _file_name(session):
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in session[:80])

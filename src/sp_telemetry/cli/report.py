@@ -1,0 +1,78 @@
+"""`sp-telemetry report`: what was spent, used, done and broken."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+
+from sp_telemetry.reports.catalogue import REPORTS
+
+HELP = "cost, tokens, sessions, tools, errors: by chapter, feature, user, day, …"
+EPILOG = """\
+examples:
+  sp-telemetry report cost                                   by chapter, the last 30 days
+  sp-telemetry report cost --chapter 33 --by day --since 7d  one chapter, this week
+  sp-telemetry report cost --by user,feature --from 2026-11-01 --to 2026-11-30 --format csv
+  sp-telemetry report tokens --by model
+  sp-telemetry report errors --since 12h --json
+
+A day is cut in --tz, else in the setting timezone, else in the machine's zone. --to with a day includes that day. `(unattributed)` is what
+no chapter, feature … was known for at its moment; it can also be asked for: --chapter '(unattributed)'.
+"""
+_TABLE_ROWS = 50
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("report", metavar="REPORT", help="; ".join(f"{report.name}: {report.help}" for report in REPORTS.values()))
+    parser.add_argument("--by", metavar="NAME[,NAME]", help="group by chapter, feature, user, day, model, session, step, branch, project, …")
+    parser.add_argument("--since", metavar="AGE", help="12h, 7d, 4w: days and weeks from midnight (default 30d)")
+    parser.add_argument("--from", dest="start", metavar="WHEN", help="a day or a moment: 2026-11-16, 2026-11-16T09:30")
+    parser.add_argument("--to", dest="end", metavar="WHEN", help="a day, which is included, or a moment")
+    parser.add_argument("--tz", metavar="ZONE", help="time zone in which days are cut, such as Europe/Berlin")
+    parser.add_argument("--user", metavar="NAME")
+    parser.add_argument("--feature", metavar="NAME", help="its name or its number: 017-usage-data-collection, 017")
+    parser.add_argument("--chapter", metavar="NAME", help="its name or its number: 33-agent-telemetry, 33")
+    parser.add_argument("--session", metavar="ID")
+    parser.add_argument("--type", metavar="NAME", help="only events of this type, where a report reads several")
+    parser.add_argument("--format", choices=("table", "json", "csv", "markdown"), default="table")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
+    parser.add_argument("--limit", type=int, metavar="N", help=f"rows to show; 0 is all (default {_TABLE_ROWS} in tables, else all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sp_telemetry.home import Home
+    from sp_telemetry.reports import render
+    from sp_telemetry.reports.parameters import FILTERS, chosen, parameters
+    from sp_telemetry.reports.run import ask
+    from sp_telemetry.store.client import connect
+
+    report = chosen(args.report)
+    home = Home.open()
+    settings = home.settings()
+    limit = args.limit if args.limit is not None else _TABLE_ROWS if args.format in ("table", "markdown") else 0
+    asked = parameters(
+        report,
+        by=args.by,
+        since=args.since,
+        start=args.start,
+        end=args.end,
+        tz=args.tz or settings.timezone,
+        filters={name: getattr(args, name) for name in FILTERS},
+        limit=limit,
+    )
+    result = ask(connect(home, settings), report, asked)
+    if args.format == "table":
+        terminal = sys.stdout.isatty()
+        width = shutil.get_terminal_size().columns if terminal else 80
+        out = render.text(result, width=width, max_rows=0, color=terminal and _colours())
+    else:
+        out = render.FORMATS[args.format](result)
+    sys.stdout.write(out)
+    return 0
+
+
+def _colours() -> bool:
+    import os
+
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,75 @@
+"""Asks a report and what stands under it, and puts both into one value that renderers and programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sp_telemetry.errors import NothingStored
+from sp_telemetry.reports import catalogue
+from sp_telemetry.reports.catalogue import ATTRIBUTED, UNATTRIBUTED, Report
+from sp_telemetry.reports.parameters import Parameters
+
+
+class Answering(Protocol):
+    """What a report asks of a client: rows as dictionaries. See `store.client.Client`."""
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = ...) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """A report's answer. `rows` are the groups, unattributed last; `total` is over all groups, `more` are those beyond the limit."""
+
+    report: Report
+    parameters: Parameters
+    rows: list[dict[str, Any]]
+    total: dict[str, Any]
+    coverage: dict[str, Any]
+    more: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "report": self.report.name,
+            "parameters": self.parameters.as_dict(),
+            "rows": self.rows,
+            "total": self.total,
+            "coverage": self.coverage,
+        }
+
+
+def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
+    """The answer to `report`. Raises NothingStored where there is nothing to answer with."""
+    asked = parameters.for_query()
+    answers = client.query(report.sql(), asked).records()
+    coverage = client.query(catalogue.query("coverage.sql"), asked).records()[0]
+    total = next((row for row in answers if row["row"] == "total"), None)
+    groups = [row for row in answers if row["row"] != "total"]
+    if total is None or not groups:
+        raise _nothing(client, report, parameters)
+    names = [column.name for column in report.columns]
+    rows = [_row(parameters.by, names, row) for row in groups]
+    if len(parameters.by) == 1 and parameters.by[0] in ATTRIBUTED and groups[-1]["row"] != "unattributed":
+        rows.append({parameters.by[0]: UNATTRIBUTED} | dict.fromkeys(names, 0))  # also when it is nothing: that is worth knowing
+    coverage = coverage | {name: total[name] for name in catalogue.FACTS if name in total}
+    return Result(report, parameters, rows, {name: total[name] for name in names}, coverage, total["groups"] - len(groups))
+
+
+def _row(by: tuple[str, ...], names: list[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[f"group_{place}"] for place, name in enumerate(by, 1)} | {name: row[name] for name in names}
+
+
+def _nothing(client: Answering, report: Report, parameters: Parameters) -> NothingStored:
+    sql = "SELECT count() AS events, max(timestamp) AS newest FROM telemetry.telemetry_events"
+    stored = client.query(sql).records()[0]
+    if not stored["events"]:
+        return NothingStored(
+            "Nothing is stored yet.", "`/sp.telemetry-setup` in Claude Code switches telemetry on; `sp-telemetry demo` shows it on recorded sessions."
+        )
+    wanted = ", ".join(f"{name} {value}" for name, value in parameters.filters.items())
+    end = f"{parameters.end:%Y-%m-%d %H:%M}" if parameters.end else "now"
+    return NothingStored(
+        f"Nothing for {report.name} from {parameters.start:%Y-%m-%d %H:%M} to {end} ({parameters.zone})" + (f" with {wanted}." if wanted else "."),
+        f"The newest of {stored['events']:,} stored events is of {str(stored['newest'])[:16]} UTC; --since goes further back.",
+    )

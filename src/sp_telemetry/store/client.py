@@ -1,0 +1,154 @@
+"""The one seam to the store: the ClickHouse HTTP interface, whoever answers there (the embedded server, a server, a cluster).
+
+A reader asks one or two questions and ends, so what counts is the time to the first of them. clickhouse-connect, the client that
+the documents name and that tests hold against the same interface, takes about 0.2 s to be imported and asks three questions
+to connect; the standard library takes a tenth of that. docs/decisions.md has the figures.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlencode, urlsplit
+
+from sp_telemetry.errors import QueryFailed, ServerUnreachable, UsageError
+from sp_telemetry.home import READER, Home
+from sp_telemetry.settings import Settings
+
+DATABASE = "telemetry"
+_PIECE = 1 << 16
+_LIMITS = {158: "rows", 159: "time", 160: "time", 241: "memory", 307: "bytes", 396: "result size"}
+_CREDENTIALS = (192, 193, 194, 516)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result as a whole: column names, their ClickHouse types, and rows of Python values."""
+
+    names: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+    statistics: Mapping[str, Any]
+
+    def records(self) -> list[dict[str, Any]]:
+        return [dict(zip(self.names, row, strict=True)) for row in self.rows]
+
+
+class Client:
+    """Asks the ClickHouse HTTP interface at `url` as one user. Opens a connection for each question."""
+
+    def __init__(self, url: str, user: str, password: str, *, timeout_s: float = 35.0, local: bool = True) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"url is {url!r}; expected an address like http://127.0.0.1:8123.")
+        self._secure = parts.scheme == "https"
+        self._host, self._path = parts.hostname, parts.path or "/"
+        self._port = parts.port or (8443 if self._secure else 8123)
+        self._user = unquote(parts.username) if parts.username else user
+        self._password = unquote(parts.password) if parts.password else password
+        self._timeout_s, self._local = timeout_s, local
+        self.address = f"{parts.scheme}://{self._host}:{self._port}"
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        """The whole answer to one statement with `{name:Type}` parameters. Raises ServerUnreachable, QueryFailed."""
+        text = b"".join(self.stream(sql, "JSONCompact", parameters))
+        try:
+            document = json.loads(text)
+        except ValueError:
+            raise _failure(text.decode(errors="replace"), 0) from None
+        if "exception" in document:  # the engine failed when it had already begun to answer
+            raise _failure(document["exception"], 0)
+        types = [column["type"] for column in document["meta"]]
+        whole = [index for index, kind in enumerate(types) if _is_integer(kind)]
+        rows = document["data"]
+        for row in rows:
+            for index in whole:
+                if row[index].__class__ is str:  # servers before 25.8 quote 64-bit numbers
+                    row[index] = int(row[index])
+        return Answer([column["name"] for column in document["meta"]], types, rows, document.get("statistics", {}))
+
+    def stream(self, sql: str, format: str, parameters: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+        """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`."""
+        asked = {"database": DATABASE, "default_format": format}
+        asked |= {f"param_{name}": str(value) for name, value in (parameters or {}).items()}
+        connection = self._connection()
+        try:
+            try:
+                connection.request("POST", f"{self._path}?{urlencode(asked)}", sql.encode(), self._headers())
+                answer = connection.getresponse()
+            except TimeoutError:
+                raise QueryFailed(f"No answer from {self.address} within {self._timeout_s:.0f} s.", _narrow("time"), 159) from None
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from None
+            if answer.status != 200:
+                raise _failure(answer.read().decode(errors="replace"), answer.status, answer.getheader("X-ClickHouse-Exception-Code"))
+            try:
+                while piece := answer.read(_PIECE):
+                    yield piece
+            except (OSError, http.client.HTTPException) as error:
+                raise QueryFailed(f"{self.address} broke off in the middle of its answer: {error}.", "Ask again.") from None
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        return kind(self._host, self._port, timeout=self._timeout_s)
+
+    def _headers(self) -> dict[str, str]:
+        return {"X-ClickHouse-User": self._user, "X-ClickHouse-Key": self._password, "Content-Type": "text/plain; charset=utf-8"}
+
+    def _unreachable(self, error: Exception) -> ServerUnreachable:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        hint = "`sp-telemetry up` starts the server." if self._local else "Is the setting `url` right, and does that server run?"
+        return ServerUnreachable(f"Nobody answers at {self.address} ({reason}).", hint)
+
+
+def connect(home: Home, settings: Settings) -> Client:
+    """A client of what this installation reads from: the setting `url`, else its own server. Nothing is asked yet."""
+    running = home.server() or {}
+    port = running.get("ports", {}).get("clickhouse") or settings.clickhouse_port
+    url = settings.url or f"http://{_loopback(settings.bind)}:{port}"
+    return Client(url, READER, home.secret(READER), timeout_s=settings.query_timeout_s + 5, local=not settings.url)
+
+
+def _loopback(bind: str) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_integer(kind: str) -> bool:
+    return kind.removeprefix("Nullable(").removeprefix("SimpleAggregateFunction(sum, ").startswith(("UInt", "Int"))
+
+
+def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
+    """ClickHouse's refusal as a sentence and the next thing to do."""
+    import re
+
+    found = re.search(r"Code: (\d+)\.\s*(?:DB::Exception:\s*)*(.*)", text, re.DOTALL)
+    number = int(found[1]) if found else int(code or 0)
+    message = found[2] if found else text.strip()[:300] or f"HTTP status {status}"
+    message = re.sub(r"\s*\(version [^)]*\)\s*$", "", message.strip()).rstrip()
+    message = re.sub(r"\s*\([A-Z_]+\)\.?$", "", message)
+    if number in _LIMITS:
+        hint = _narrow(_LIMITS[number])
+    elif number in _CREDENTIALS:
+        hint = "The store does not accept this installation's telemetry_reader. Does another installation's server answer at this address?"
+    elif number in (60, 81):
+        hint = "Is this store one of sp-telemetry's, and of this version? `sp-telemetry up` brings its own to the newest shape."
+    elif number == 164:
+        hint = "Reports and `sp-telemetry sql` only read. Writing takes the user telemetry_user and a ClickHouse client."
+    elif not found:
+        hint = "Is it a ClickHouse HTTP interface that answers there?"
+    else:
+        hint = ""
+    message = message if len(message) <= 800 else f"{message[:400]} … {message[-400:]}"
+    return QueryFailed(f"The store refused: {message}" if number not in _LIMITS else f"The query went over its limit of {_LIMITS[number]}.",
+                       hint, number)
+
+
+def _narrow(limit: str) -> str:
+    setting = {"time": "query_timeout_s", "memory": "query_memory_mib"}.get(limit)
+    return "Ask for less (--since 7d, --chapter, --user)" + (f", or raise the setting {setting}." if setting else ".")

@@ -1,0 +1,72 @@
+-- What stands under each report: whether events are missing, how late they came, and which client versions sent them.
+--
+--   from, to, tz, user, session, chapter, feature     as in cost.sql; with a chapter or feature, the sessions that had requests for it
+--
+-- expected, gaps: Claude Code numbers the events of a process from 0 (event.sequence), and begins again when a session is resumed.
+-- If a session has the number 7 twice, two of its processes got as far as 7, so each lower number is expected twice as well. That
+-- needs no order of time, so wrong clocks and late events do not disturb it. What was lost after the last event that arrived can't
+-- be seen. Of a session that began before `from`, the process under way then is counted from its first number in the range.
+WITH
+    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
+    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
+       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    chosen AS
+    (
+        SELECT DISTINCT session_id
+        FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND timestamp >= since AND timestamp < until
+          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+                 OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
+          AND if({feature:String} = '', true, feature = replaceOne({feature:String}, '(unattributed)', '')
+                 OR toUInt64OrNull(extract(feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
+    ),
+    -- First look, without FINAL, which is the most that can be had at this price: a session whose numbers are simply 0, 1, … n, once
+    -- each, is whole. All others, also those with events that came twice and were not merged yet, are looked at closely.
+    (
+        SELECT tuple(sumIf(received, whole), count(), groupArrayIf(session_id, NOT whole))
+        FROM
+        (
+            SELECT
+                session_id,
+                count() AS received,
+                max(assumeNotNull(event_sequence)) + 1 AS highest,
+                received = highest AND sum(assumeNotNull(event_sequence)) * 2 = highest * (highest - 1) AS whole
+            FROM telemetry.telemetry_events
+            WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
+              AND if({user:String} = '', true, user_id = {user:String})
+              AND if({session:String} = '', true, session_id = {session:String})
+              AND if({chapter:String} = '' AND {feature:String} = '', true, session_id IN (SELECT session_id FROM chosen))
+            GROUP BY session_id
+        )
+    ) AS first_look,
+    numbered AS
+    (
+        SELECT
+            session_id,
+            assumeNotNull(event_sequence) AS number,
+            -- of a process that began before `from`
+            session_id IN (SELECT session_id FROM telemetry.arrivals WHERE hour < toStartOfHour(since))
+                AND timestamp < min(if(event_sequence = 0, timestamp, toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))) OVER (PARTITION BY session_id) AS begun
+        FROM telemetry.telemetry_events FINAL
+        WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
+          AND session_id IN (SELECT arrayJoin(first_look.3))
+    ),
+    counted AS (SELECT session_id, begun, number, count() AS times FROM numbered GROUP BY session_id, begun, number),
+    -- As often as the most frequent number from this one on; and so should those that were left out before it.
+    reached AS
+    (
+        SELECT
+            times,
+            max(times) OVER (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS expected_times,
+            if(row_number() OVER upwards = 1,
+               if(begun, 0, number),
+               number - 1 - lagInFrame(number) OVER upwards) AS left_out
+        FROM counted
+        WINDOW upwards AS (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+    )
+SELECT
+    first_look.2 AS sessions,
+    assumeNotNull(first_look.1) + sum(times) AS received,
+    toUInt64(sum(expected_times * (left_out + 1) - times)) AS gaps,
+    received + gaps AS expected
+FROM reached

@@ -4,11 +4,10 @@
 
 - ``telemetry_words(m)``             of a map of attributes those kept as text, each redacted, one line, cut;
 - ``telemetry_kept(m)``              of those the ones that have no column of their own;
-- ``telemetry_numbers(m)``           the numbers, still as text: read them with telemetry_number(s);
 - ``telemetry_identifiers(salt, m)`` the identifiers, each kept or hashed;
 - ``telemetry_hashes(salt, m)``      the texts of which only the salted SHA-256 is kept;
 - ``telemetry_unknown(salt, m)``     the attributes that the policy does not name: checked name -> start of the value's hash;
-- ``telemetry_redact(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_name(s)``  the same for one text.
+- ``telemetry_redact(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_name(s)``, ``telemetry_number(s)``  the same for one text.
 
 A view is analysed anew at every insert, with functions expanded in it, and that costs more than the rows of a small insert. So
 each function is called once a row, on a whole map, and the columns are picked from small maps. Redaction works on LowCardinality:
@@ -21,8 +20,7 @@ from functools import reduce
 
 from sp_telemetry.privacy.policy import ATTRIBUTES, PATTERNS, TREATMENTS, WORD_LIMIT
 
-IDENTIFIER = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[a-z]{2,10}_[0-9A-Za-z]{6,80})?$"
-NOT_IDENTIFIER = r"^(gh[pousr]|sk|rk|pk|hf|npm|dop|dckr|glpat)_"
+IDENTIFIER = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(req|msg|toolu|srvtoolu|gen|wf)_[0-9A-Za-z]{6,80})?$"
 NAME = r"^[a-z][a-z_]*([.][a-z_]+)*[a-z0-9]*$"
 
 
@@ -45,13 +43,12 @@ def render() -> str:
     functions = {
         "telemetry_redact AS (s)": _redacted(one_line),
         "telemetry_identifier AS (salt, s)": (
-            f"if(match(s, {_quote(IDENTIFIER)}) AND NOT match(s, {_quote(NOT_IDENTIFIER)}), s, {digest.format('s')})"
+            f"if(match(s, {_quote(IDENTIFIER)}), s, {digest.format('s')})"
         ),
         "telemetry_name AS (s)": f"if(match(s, {_quote(NAME)}) AND length(s) <= 64, s, 'unnamed')",
         "telemetry_number AS (s)": "accurateCastOrDefault(toFloat64OrZero(s), 'UInt64')",
         "telemetry_words AS (m)": f"mapApply((k, v) -> (k, toString(telemetry_redact(v))), mapFilter((k, v) -> k IN {_names('word', 'keep')}, m))",
         "telemetry_kept AS (m)": f"mapFilter((k, v) -> k IN {_names('keep')}, m)",
-        "telemetry_numbers AS (m)": f"mapFilter((k, v) -> k IN {_names('number')}, m)",
         "telemetry_identifiers AS (salt, m)": (
             f"mapApply((k, v) -> (k, telemetry_identifier(salt, v)), mapFilter((k, v) -> k IN {_names('identifier')}, m))"
         ),

@@ -93,7 +93,8 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
     unknown_attributes       Array(LowCardinality(String)) COMMENT 'names that no known client version sends; values are in attributes, hashed',
 
     INDEX by_session session_id TYPE bloom_filter(0.01) GRANULARITY 1,
-    INDEX by_request request_id TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX by_request request_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_version version TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toMonday(timestamp)
@@ -101,18 +102,3 @@ ORDER BY (event_type, toStartOfHour(timestamp), session_id, timestamp, event_id)
 TTL toDateTime(timestamp) + INTERVAL 90 DAY
 SETTINGS ttl_only_drop_parts = 1,
          fsync_after_insert = 1, fsync_part_directory = 1;
-
--- What arrived, counted: how many rows of which hour and session, and when the last of them was written. It says which
--- sessions and hours a summary has to look at again, and (against the rows that FINAL leaves) how many came twice.
-CREATE TABLE IF NOT EXISTS telemetry.arrivals
-(
-    hour         DateTime('UTC'),
-    session_id   String,
-    rows         SimpleAggregateFunction(sum, UInt64),
-    last_version SimpleAggregateFunction(max, UInt64)
-)
-ENGINE = AggregatingMergeTree
-PARTITION BY toMonday(hour)
-ORDER BY (hour, session_id)
-TTL hour + INTERVAL 97 DAY
-SETTINGS ttl_only_drop_parts = 1;

@@ -23,10 +23,11 @@ ENGINE = Null;
 
 -- ExportLogsServiceRequest as protobuf (FORMAT Protobuf, format_schema otlp.proto).
 -- ExportLogsServiceRequest as protobuf (FORMAT Protobuf, format_schema otlp.proto).
+-- ExportLogsServiceRequest as protobuf (FORMAT Protobuf, format_schema otlp.proto).
 CREATE TABLE IF NOT EXISTS telemetry.otlp_logs_protobuf
 (
     resource_logs Array(Tuple(
-        resource Tuple(attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64), array_value Nullable(String), kvlist_value Nullable(String), bytes_value Nullable(String))))),
+        resource Tuple(attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64))))),
         scope_logs Array(Tuple(
             scope Tuple(name String, version String),
             log_records Array(Tuple(
@@ -34,8 +35,8 @@ CREATE TABLE IF NOT EXISTS telemetry.otlp_logs_protobuf
                 observed_time_unix_nano UInt64,
                 severity_number Int32,
                 severity_text String,
-                body Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64), array_value Nullable(String), kvlist_value Nullable(String), bytes_value Nullable(String)),
-                attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64), array_value Nullable(String), kvlist_value Nullable(String), bytes_value Nullable(String)))),
+                body Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64)),
+                attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64)))),
                 trace_id String,
                 span_id String,
                 event_name String))))))
@@ -49,11 +50,11 @@ SELECT
     lower(hex(record.span_id)) AS SpanId,
     record.severity_text AS SeverityText,
     toUInt8(record.severity_number) AS SeverityNumber,
-    multiIf(record.body.string_value IS NOT NULL, assumeNotNull(record.body.string_value), record.body.int_value IS NOT NULL, toString(assumeNotNull(record.body.int_value)), record.body.double_value IS NOT NULL, toString(assumeNotNull(record.body.double_value)), record.body.bool_value IS NOT NULL, toString(assumeNotNull(record.body.bool_value)), coalesce(record.body.array_value, record.body.kvlist_value, record.body.bytes_value, '')) AS Body,
-    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> multiIf(v.string_value IS NOT NULL, assumeNotNull(v.string_value), v.int_value IS NOT NULL, toString(assumeNotNull(v.int_value)), v.double_value IS NOT NULL, toString(assumeNotNull(v.double_value)), v.bool_value IS NOT NULL, toString(assumeNotNull(v.bool_value)), coalesce(v.array_value, v.kvlist_value, v.bytes_value, '')), by_resource.resource.attributes.value)) AS ResourceAttributes,
+    ifNull(record.body.string_value, '') AS Body,
+    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> coalesce(v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value), ''), by_resource.resource.attributes.value)) AS ResourceAttributes,
     by_scope.scope.name AS ScopeName,
     by_scope.scope.version AS ScopeVersion,
-    mapFromArrays(record.attributes.key, arrayMap(v -> multiIf(v.string_value IS NOT NULL, assumeNotNull(v.string_value), v.int_value IS NOT NULL, toString(assumeNotNull(v.int_value)), v.double_value IS NOT NULL, toString(assumeNotNull(v.double_value)), v.bool_value IS NOT NULL, toString(assumeNotNull(v.bool_value)), coalesce(v.array_value, v.kvlist_value, v.bytes_value, '')), record.attributes.value)) AS LogAttributes,
+    mapFromArrays(record.attributes.key, arrayMap(v -> coalesce(v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value), ''), record.attributes.value)) AS LogAttributes,
     record.event_name AS EventName
 FROM telemetry.otlp_logs_protobuf
 ARRAY JOIN resource_logs AS by_resource
@@ -64,7 +65,7 @@ ARRAY JOIN by_scope.log_records AS record;
 CREATE TABLE IF NOT EXISTS telemetry.otlp_logs_json
 (
     resourceLogs Array(Tuple(
-        resource Tuple(attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64), arrayValue Nullable(String), kvlistValue Nullable(String), bytesValue Nullable(String))))),
+        resource Tuple(attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64))))),
         scopeLogs Array(Tuple(
             scope Tuple(name String, version String),
             logRecords Array(Tuple(
@@ -72,8 +73,8 @@ CREATE TABLE IF NOT EXISTS telemetry.otlp_logs_json
                 observedTimeUnixNano UInt64,
                 severityNumber Int32,
                 severityText String,
-                body Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64), arrayValue Nullable(String), kvlistValue Nullable(String), bytesValue Nullable(String)),
-                attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64), arrayValue Nullable(String), kvlistValue Nullable(String), bytesValue Nullable(String)))),
+                body Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64)),
+                attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64)))),
                 traceId String,
                 spanId String,
                 eventName String))))))
@@ -87,11 +88,11 @@ SELECT
     lower(record.spanId) AS SpanId,
     record.severityText AS SeverityText,
     toUInt8(record.severityNumber) AS SeverityNumber,
-    multiIf(record.body.stringValue IS NOT NULL, assumeNotNull(record.body.stringValue), record.body.intValue IS NOT NULL, toString(assumeNotNull(record.body.intValue)), record.body.doubleValue IS NOT NULL, toString(assumeNotNull(record.body.doubleValue)), record.body.boolValue IS NOT NULL, toString(assumeNotNull(record.body.boolValue)), coalesce(record.body.arrayValue, record.body.kvlistValue, record.body.bytesValue, '')) AS Body,
-    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> multiIf(v.stringValue IS NOT NULL, assumeNotNull(v.stringValue), v.intValue IS NOT NULL, toString(assumeNotNull(v.intValue)), v.doubleValue IS NOT NULL, toString(assumeNotNull(v.doubleValue)), v.boolValue IS NOT NULL, toString(assumeNotNull(v.boolValue)), coalesce(v.arrayValue, v.kvlistValue, v.bytesValue, '')), by_resource.resource.attributes.value)) AS ResourceAttributes,
+    ifNull(record.body.stringValue, '') AS Body,
+    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> coalesce(v.stringValue, toString(v.intValue), toString(v.doubleValue), toString(v.boolValue), ''), by_resource.resource.attributes.value)) AS ResourceAttributes,
     by_scope.scope.name AS ScopeName,
     by_scope.scope.version AS ScopeVersion,
-    mapFromArrays(record.attributes.key, arrayMap(v -> multiIf(v.stringValue IS NOT NULL, assumeNotNull(v.stringValue), v.intValue IS NOT NULL, toString(assumeNotNull(v.intValue)), v.doubleValue IS NOT NULL, toString(assumeNotNull(v.doubleValue)), v.boolValue IS NOT NULL, toString(assumeNotNull(v.boolValue)), coalesce(v.arrayValue, v.kvlistValue, v.bytesValue, '')), record.attributes.value)) AS LogAttributes,
+    mapFromArrays(record.attributes.key, arrayMap(v -> coalesce(v.stringValue, toString(v.intValue), toString(v.doubleValue), toString(v.boolValue), ''), record.attributes.value)) AS LogAttributes,
     record.eventName AS EventName
 FROM telemetry.otlp_logs_json
 ARRAY JOIN resourceLogs AS by_resource

@@ -24,7 +24,7 @@ ENGINE = Null;
 CREATE TABLE IF NOT EXISTS telemetry.otlp_traces_protobuf
 (
     resource_spans Array(Tuple(
-        resource Tuple(attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64), array_value Nullable(String), kvlist_value Nullable(String), bytes_value Nullable(String))))),
+        resource Tuple(attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64))))),
         scope_spans Array(Tuple(
             scope Tuple(name String, version String),
             spans Array(Tuple(
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS telemetry.otlp_traces_protobuf
                 kind Int32,
                 start_time_unix_nano UInt64,
                 end_time_unix_nano UInt64,
-                attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64), array_value Nullable(String), kvlist_value Nullable(String), bytes_value Nullable(String)))),
+                attributes Array(Tuple(key String, value Tuple(string_value Nullable(String), bool_value Nullable(Bool), int_value Nullable(Int64), double_value Nullable(Float64)))),
                 events Array(Tuple(time_unix_nano UInt64, name String)),
                 status Tuple(message String, code Int32)))))))
 )
@@ -49,10 +49,10 @@ SELECT
     lower(hex(span.parent_span_id)) AS ParentSpanId,
     span.name AS SpanName,
     ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'][span.kind + 1] AS SpanKind,
-    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> multiIf(v.string_value IS NOT NULL, assumeNotNull(v.string_value), v.int_value IS NOT NULL, toString(assumeNotNull(v.int_value)), v.double_value IS NOT NULL, toString(assumeNotNull(v.double_value)), v.bool_value IS NOT NULL, toString(assumeNotNull(v.bool_value)), coalesce(v.array_value, v.kvlist_value, v.bytes_value, '')), by_resource.resource.attributes.value)) AS ResourceAttributes,
+    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> coalesce(v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value), ''), by_resource.resource.attributes.value)) AS ResourceAttributes,
     by_scope.scope.name AS ScopeName,
     by_scope.scope.version AS ScopeVersion,
-    mapFromArrays(span.attributes.key, arrayMap(v -> multiIf(v.string_value IS NOT NULL, assumeNotNull(v.string_value), v.int_value IS NOT NULL, toString(assumeNotNull(v.int_value)), v.double_value IS NOT NULL, toString(assumeNotNull(v.double_value)), v.bool_value IS NOT NULL, toString(assumeNotNull(v.bool_value)), coalesce(v.array_value, v.kvlist_value, v.bytes_value, '')), span.attributes.value)) AS SpanAttributes,
+    mapFromArrays(span.attributes.key, arrayMap(v -> coalesce(v.string_value, toString(v.int_value), toString(v.double_value), toString(v.bool_value), ''), span.attributes.value)) AS SpanAttributes,
     toUInt64(greatest(toInt64(span.end_time_unix_nano) - toInt64(span.start_time_unix_nano), 0)) AS Duration,
     ['Unset', 'Ok', 'Error'][span.status.code + 1] AS StatusCode,
     span.status.message AS StatusMessage,
@@ -66,7 +66,7 @@ ARRAY JOIN by_scope.spans AS span;
 CREATE TABLE IF NOT EXISTS telemetry.otlp_traces_json
 (
     resourceSpans Array(Tuple(
-        resource Tuple(attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64), arrayValue Nullable(String), kvlistValue Nullable(String), bytesValue Nullable(String))))),
+        resource Tuple(attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64))))),
         scopeSpans Array(Tuple(
             scope Tuple(name String, version String),
             spans Array(Tuple(
@@ -77,7 +77,7 @@ CREATE TABLE IF NOT EXISTS telemetry.otlp_traces_json
                 kind Int32,
                 startTimeUnixNano UInt64,
                 endTimeUnixNano UInt64,
-                attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64), arrayValue Nullable(String), kvlistValue Nullable(String), bytesValue Nullable(String)))),
+                attributes Array(Tuple(key String, value Tuple(stringValue Nullable(String), boolValue Nullable(Bool), intValue Nullable(Int64), doubleValue Nullable(Float64)))),
                 events Array(Tuple(timeUnixNano UInt64, name String)),
                 status Tuple(message String, code Int32)))))))
 )
@@ -91,10 +91,10 @@ SELECT
     lower(span.parentSpanId) AS ParentSpanId,
     span.name AS SpanName,
     ['Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'][span.kind + 1] AS SpanKind,
-    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> multiIf(v.stringValue IS NOT NULL, assumeNotNull(v.stringValue), v.intValue IS NOT NULL, toString(assumeNotNull(v.intValue)), v.doubleValue IS NOT NULL, toString(assumeNotNull(v.doubleValue)), v.boolValue IS NOT NULL, toString(assumeNotNull(v.boolValue)), coalesce(v.arrayValue, v.kvlistValue, v.bytesValue, '')), by_resource.resource.attributes.value)) AS ResourceAttributes,
+    mapFromArrays(by_resource.resource.attributes.key, arrayMap(v -> coalesce(v.stringValue, toString(v.intValue), toString(v.doubleValue), toString(v.boolValue), ''), by_resource.resource.attributes.value)) AS ResourceAttributes,
     by_scope.scope.name AS ScopeName,
     by_scope.scope.version AS ScopeVersion,
-    mapFromArrays(span.attributes.key, arrayMap(v -> multiIf(v.stringValue IS NOT NULL, assumeNotNull(v.stringValue), v.intValue IS NOT NULL, toString(assumeNotNull(v.intValue)), v.doubleValue IS NOT NULL, toString(assumeNotNull(v.doubleValue)), v.boolValue IS NOT NULL, toString(assumeNotNull(v.boolValue)), coalesce(v.arrayValue, v.kvlistValue, v.bytesValue, '')), span.attributes.value)) AS SpanAttributes,
+    mapFromArrays(span.attributes.key, arrayMap(v -> coalesce(v.stringValue, toString(v.intValue), toString(v.doubleValue), toString(v.boolValue), ''), span.attributes.value)) AS SpanAttributes,
     toUInt64(greatest(toInt64(span.endTimeUnixNano) - toInt64(span.startTimeUnixNano), 0)) AS Duration,
     ['Unset', 'Ok', 'Error'][span.status.code + 1] AS StatusCode,
     span.status.message AS StatusMessage,

@@ -7,11 +7,11 @@ SELECT
     logs.timestamp AS timestamp,
     telemetry_name(name) AS event_type,
     logs.session_id AS session_id,
-    sipHash64(n['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
+    sipHash64(a['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
     now64(9) AS received_at,
     toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
     'otlp' AS source,
-    toUInt64OrNull(n['event.sequence']) AS event_sequence,
+    toUInt64OrNull(a['event.sequence']) AS event_sequence,
     i['prompt.id'] AS prompt_id,
     i['message.uuid'] AS message_uuid,
     TraceId AS trace_id,
@@ -41,16 +41,16 @@ SELECT
     contexts.at AS context_at,
 
     w['model'] AS model,
-    if(isFinite(toFloat64OrZero(n['cost_usd'])), toFloat64OrZero(n['cost_usd']), 0) AS cost_usd,
-    telemetry_number(n['input_tokens']) AS input_tokens,
-    telemetry_number(n['output_tokens']) AS output_tokens,
+    if(isFinite(toFloat64OrZero(a['cost_usd'])), toFloat64OrZero(a['cost_usd']), 0) AS cost_usd,
+    telemetry_number(a['input_tokens']) AS input_tokens,
+    telemetry_number(a['output_tokens']) AS output_tokens,
     input_tokens + output_tokens AS token_count,
-    telemetry_number(n['cache_read_tokens']) AS cache_read_tokens,
-    telemetry_number(n['cache_creation_tokens']) AS cache_creation_tokens,
-    telemetry_number(n['cache_creation_5m_tokens']) AS cache_creation_5m_tokens,
-    telemetry_number(n['cache_creation_1h_tokens']) AS cache_creation_1h_tokens,
-    telemetry_number(coalesce(nullIf(n['duration_ms'], ''), n['total_duration_ms'])) AS duration_ms,
-    telemetry_number(n['ttft_ms']) AS ttft_ms,
+    telemetry_number(a['cache_read_tokens']) AS cache_read_tokens,
+    telemetry_number(a['cache_creation_tokens']) AS cache_creation_tokens,
+    telemetry_number(a['cache_creation_5m_tokens']) AS cache_creation_5m_tokens,
+    telemetry_number(a['cache_creation_1h_tokens']) AS cache_creation_1h_tokens,
+    telemetry_number(coalesce(nullIf(a['duration_ms'], ''), a['total_duration_ms'])) AS duration_ms,
+    telemetry_number(a['ttft_ms']) AS ttft_ms,
     i['request_id'] AS request_id,
     i['client_request_id'] AS client_request_id,
     w['query_source'] AS query_source,
@@ -61,7 +61,7 @@ SELECT
     w['plugin.name'] AS plugin_name,
     w['mcp_server.name'] AS mcp_server_name,
     w['mcp_tool.name'] AS mcp_tool_name,
-    telemetry_number(coalesce(nullIf(n['attempt'], ''), n['total_attempts'])) AS attempt,
+    telemetry_number(coalesce(nullIf(a['attempt'], ''), a['total_attempts'])) AS attempt,
     w['status_code'] AS api_error_code,
     if(startsWith(name, 'api_'), w['error'], '') AS api_error_message,
     multiIf(
@@ -76,9 +76,9 @@ SELECT
         w['status_code'] LIKE '4%', 'invalid_request',
         'server_error') AS error_type,
 
-    telemetry_number(n['prompt_length']) AS prompt_length,
+    telemetry_number(a['prompt_length']) AS prompt_length,
     h['prompt'] AS prompt_hash,
-    telemetry_number(n['response_length']) AS response_length,
+    telemetry_number(a['response_length']) AS response_length,
     h['response'] AS response_hash,
     w['command_name'] AS command_name,
     w['command_source'] AS command_source,
@@ -90,8 +90,8 @@ SELECT
     if(empty(w['decision_source']), w['source'], w['decision_source']) AS decision_source,
     h['tool_input'] AS tool_input_hash,
     h['tool_parameters'] AS tool_parameters_hash,
-    telemetry_number(n['tool_input_size_bytes']) AS tool_input_bytes,
-    telemetry_number(n['tool_result_size_bytes']) AS tool_result_bytes,
+    telemetry_number(a['tool_input_size_bytes']) AS tool_input_bytes,
+    telemetry_number(a['tool_result_size_bytes']) AS tool_result_bytes,
     if(startsWith(name, 'api_'), '', w['error']) AS error_message,
 
     mapConcat(telemetry_kept(w), unknown) AS attributes,
@@ -102,7 +102,6 @@ FROM
         if(Timestamp < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), Timestamp) AS timestamp,
         mapConcat(LogAttributes, ResourceAttributes) AS a, -- the first of two equal names counts
         telemetry_words(a) AS w,
-        telemetry_numbers(a) AS n,
         telemetry_identifiers(salt, a) AS i,
         telemetry_hashes(salt, a) AS h,
         telemetry_unknown(salt, a) AS unknown,
@@ -119,12 +118,3 @@ ASOF LEFT JOIN
     WHERE session_id IN (SELECT telemetry_identifier(salt, LogAttributes['session.id']) FROM telemetry.otel_logs)
 ) AS contexts
 ON logs.session_id = contexts.session_id AND logs.timestamp >= contexts.at;
-
-CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.arrivals_mv TO telemetry.arrivals AS
-SELECT
-    toStartOfHour(timestamp) AS hour,
-    session_id,
-    countIf(received_at = fromUnixTimestamp64Nano(toInt64(version))) AS rows,
-    max(version) AS last_version
-FROM telemetry.telemetry_events
-GROUP BY hour, session_id;

@@ -19,7 +19,7 @@ SELECT
     w['context.worktree'] AS worktree,
     w['context.feature_source'] AS feature_source,
     w['context.chapter_source'] AS chapter_source,
-    toFloat32(telemetry_number(LogAttributes['context.confidence'])) AS confidence,
+    toFloat32OrZero(LogAttributes['context.confidence']) AS confidence,
     w['context.hook'] AS hook,
     telemetry_identifier(salt, LogAttributes['context.record_id']) AS record_id
 FROM telemetry.otel_logs

@@ -1,0 +1,74 @@
+"""`sp-telemetry status`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import urllib.request
+
+from sp_telemetry.errors import ServerUnreachable
+from sp_telemetry.home import Home
+from sp_telemetry.setup import service
+
+HELP = "Who serves this home, since when, on which ports, and how much is stored, doubled, rejected and queued."
+EPILOG = """\
+examples:
+  sp-telemetry status
+  sp-telemetry status --json
+
+exit code 3 when no server runs.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    home = Home.open()
+    server = service.running(home)
+    if server is None:
+        if args.json:
+            print(json.dumps({"running": False, "home": str(home.path)}))
+            return ServerUnreachable.exit_code
+        raise ServerUnreachable(f"No server runs for {home.path}.", "`sp-telemetry up` starts it.")
+    figures = _metrics(server)
+    state = {
+        "running": True,
+        "home": str(home.path),
+        "pid": server.pid,
+        "version": server.version,
+        "started_at": server.started_at,
+        "bind": server.bind,
+        "ports": server.ports,
+        "health": server.health["status"],
+        **figures,
+    }
+    print(json.dumps(state) if args.json else _text(state))
+    return 0
+
+
+def _metrics(server: service.Running) -> dict[str, float]:
+    """The figures of the metrics listener that a person asks for, by name."""
+    with urllib.request.urlopen(f"http://{server.bind}:{server.ports['metrics']}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    values = dict(line.removeprefix("sp_telemetry_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    names = "events_received events_stored events_duplicate bytes_on_disk requests_rejected_total requests_refused_total requests_queued"
+    return {name: float(values[name]) for name in names.split()}
+
+
+def _text(state: dict) -> str:
+    hours, rest = divmod(int(time.time() - state["started_at"]), 3600)
+    ports = "  ".join(f"{name} {port}" for name, port in sorted(state["ports"].items()))
+    return "\n".join(
+        (
+            f"server    {state['health']}: pid {state['pid']}, version {state['version']}, up {hours} h {rest // 60} min",
+            f"home      {state['home']}",
+            f"ports     {ports}  (on {state['bind']})",
+            f"events    {state['events_stored']:,.0f} stored, {state['events_duplicate']:,.0f} arrived more than once",
+            f"requests  {state['requests_queued']:.0f} queued, {state['requests_rejected_total']:.0f} rejected, "
+            f"{state['requests_refused_total']:.0f} told to retry",
+            f"disk      {state['bytes_on_disk'] / 1e6:,.1f} MB",
+        )
+    )

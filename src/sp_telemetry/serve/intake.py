@@ -1,0 +1,147 @@
+"""OTLP requests on their way into the store: coalesced, committed, then acknowledged.
+
+Bytes are moved, never looked into: the engine decodes them. Requests that wait while an insert runs share the next one, so one
+insert's fixed cost is spread over more of them the busier it gets. A second insert runs beside the first only when much waits,
+for two small inserts at once cost more than one of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from sp_telemetry.errors import QueryFailed
+from sp_telemetry.serve.counters import Counters
+from sp_telemetry.store.engine import Engine
+from sp_telemetry.store.pipeline import CONTEXT_MARK, SIGNALS, Lane, Pipeline
+
+log = logging.getLogger("sp_telemetry")
+
+BATCH_BYTES = 8 << 20  # about 10,000 events: larger inserts are slower per event, for they leave the processor's cache
+SECOND_INSERT_BYTES = 1 << 20
+WORKERS = 2
+
+
+class Busy(Exception):
+    """Too much is waiting, or the store can't take it now. The sender may send it again."""
+
+
+class Rejected(Exception):
+    """This request can never be stored. The message says why."""
+
+
+@dataclass
+class _Waiting:
+    body: bytes
+    done: asyncio.Future[None]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Intake:
+    """Takes requests and answers each when its rows are committed. Lives in one event loop."""
+
+    def __init__(self, engine: Engine, counters: Counters, max_queued_bytes: int) -> None:
+        self._handles = [engine.handle() for _ in range(WORKERS)]
+        self._idle = [Pipeline(handle) for handle in self._handles]
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="insert")
+        self._lanes: dict[Lane, deque[_Waiting]] = {Lane(s, e): deque() for s in SIGNALS for e in ("protobuf", "json")}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._counters = counters
+        self._max_queued_bytes = max_queued_bytes
+        self._waiting_bytes = self._held_bytes = 0
+        self.stored = asyncio.Event()  # something was committed: maintenance looks at it
+        self.context_arrived = asyncio.Event()
+
+    async def store(self, signal: str, encoding: str, body: bytes) -> None:
+        """Returns when `body` is committed. Raises Busy or Rejected; then nothing of it is stored, as far as the engine can tell."""
+        if self._held_bytes + len(body) > self._max_queued_bytes:
+            self._counters.refused += 1
+            raise Busy("too many requests are waiting for the store")
+        waiting = _Waiting(body, asyncio.get_running_loop().create_future())
+        self._lanes[Lane(signal, encoding)].append(waiting)
+        self._waiting_bytes += len(body)
+        self._held_bytes += len(body)
+        self._counters.received(signal, len(body))
+        self._start_inserts()
+        try:
+            await waiting.done
+        finally:
+            self._held_bytes -= len(body)
+            self._counters.answered(time.monotonic() - waiting.since)
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._held_bytes
+
+    @property
+    def queued_requests(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    async def close(self) -> None:
+        """Commit all that was taken, then let go of the engine."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        await asyncio.to_thread(self._pool.shutdown)
+        for handle in self._handles:
+            handle.close()
+
+    def _start_inserts(self) -> None:
+        while self._idle and self._waiting_bytes:
+            if len(self._idle) < WORKERS and self._waiting_bytes < SECOND_INSERT_BYTES:
+                return
+            task = asyncio.get_running_loop().create_task(self._insert(*self._next_batch(), self._idle.pop()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _next_batch(self) -> tuple[Lane, list[_Waiting]]:
+        lane, queue = min(((lane, queue) for lane, queue in self._lanes.items() if queue), key=lambda item: item[1][0].since)
+        batch, size = [], 0
+        while queue and (not batch or size + len(queue[0].body) <= BATCH_BYTES):
+            batch.append(queue.popleft())
+            size += len(batch[-1].body)
+        self._waiting_bytes -= size
+        return lane, batch
+
+    async def _insert(self, lane: Lane, batch: list[_Waiting], pipeline: Pipeline) -> None:
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._pool, _commit, pipeline, lane, [w.body for w in batch])
+        except Exception as error:  # a bug here must not leave senders waiting
+            log.exception("insert")
+            answers = [Busy(f"{type(error).__name__}: {error}")] * len(batch)
+        finally:
+            self._idle.append(pipeline)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, int):
+                self._counters.stored += 1
+                self._counters.records[lane.signal] += answer
+            elif isinstance(answer, Rejected):
+                self._counters.rejected += 1
+            else:
+                self._counters.refused += 1
+            if waiting.done.done():  # its sender has gone
+                continue
+            if isinstance(answer, int):
+                waiting.done.set_result(None)
+            else:
+                waiting.done.set_exception(answer)
+        self.stored.set()
+        if lane.signal == "logs" and any(CONTEXT_MARK in waiting.body for waiting in batch):
+            self.context_arrived.set()
+        self._start_inserts()
+
+
+def _commit(pipeline: Pipeline, lane: Lane, bodies: list[bytes]) -> list[Exception | int]:
+    """For each body the number of its records, or why it is not stored. What fails together is tried in halves, so that one bad
+    request costs its companions nothing."""
+    try:
+        return [pipeline.store(lane, bodies)] + [0] * (len(bodies) - 1)
+    except QueryFailed as error:
+        if len(bodies) > 1:
+            half = len(bodies) // 2
+            return _commit(pipeline, lane, bodies[:half]) + _commit(pipeline, lane, bodies[half:])
+        undecodable = pipeline.decodable(lane, bodies[0])
+        return [Rejected(undecodable) if undecodable else Busy(str(error))]

@@ -1,0 +1,68 @@
+"""OTLP over HTTP: POST /v1/logs, /v1/metrics, /v1/traces, protobuf and JSON, gzip, with or without a content length.
+
+Answers as the OTLP specification wants them: 200 with Export*ServiceResponse when committed, 400 for what can never be stored, 429
+with Retry-After for what may be sent again; each error with a google.rpc.Status in the request's encoding.
+"""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from sp_telemetry.serve.intake import Busy, Intake, Rejected
+from sp_telemetry.store.pipeline import SIGNALS
+
+PROTOBUF, JSON = "application/x-protobuf", "application/json"
+RETRY_AFTER_S = "1"
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8  # google.rpc.Code
+
+
+def application(intake: Intake, max_request_bytes: int, middlewares: tuple = ()) -> web.Application:
+    """The OTLP/HTTP endpoints over `intake`. Larger requests than `max_request_bytes`, decompressed, get 413."""
+
+    def endpoint(signal: str):
+        async def export(request: web.Request) -> web.Response:
+            encoding = {PROTOBUF: "protobuf", JSON: "json"}.get(request.content_type)
+            if encoding is None:
+                allowed = f"{request.content_type!r} is not an OTLP content type; send {PROTOBUF} or {JSON}"
+                return _failure(415, INVALID_ARGUMENT, allowed, JSON)
+            try:
+                body = await request.read()
+            except web.HTTPRequestEntityTooLarge:
+                return _failure(413, INVALID_ARGUMENT, f"the request is larger than {max_request_bytes} bytes", request.content_type)
+            except web.HTTPException:
+                raise
+            except Exception as error:  # a body that is not what its Content-Encoding says
+                return _failure(400, INVALID_ARGUMENT, f"the body can't be read: {error}", request.content_type)
+            if encoding == "json" and not body.strip():
+                return _failure(400, INVALID_ARGUMENT, "the body is empty; an OTLP/JSON request is at least {}", JSON)
+            try:
+                await intake.store(signal, encoding, body)
+            except Rejected as error:
+                return _failure(400, INVALID_ARGUMENT, str(error), request.content_type)
+            except Busy as error:
+                return _failure(429, RESOURCE_EXHAUSTED, str(error), request.content_type)
+            return web.Response(body=b"" if encoding == "protobuf" else b"{}", content_type=request.content_type)
+
+        return export
+
+    app = web.Application(client_max_size=max_request_bytes, middlewares=middlewares)
+    for signal in SIGNALS:
+        app.router.add_post(f"/v1/{signal}", endpoint(signal))
+    return app
+
+
+def _failure(status: int, code: int, message: str, content_type: str) -> web.Response:
+    if content_type == PROTOBUF:
+        body = rpc_status(code, message)
+    else:
+        body, content_type = json.dumps({"code": code, "message": message}).encode(), JSON
+    headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else None
+    return web.Response(status=status, body=body, content_type=content_type, headers=headers)
+
+
+def rpc_status(code: int, message: str) -> bytes:
+    """google.rpc.Status{code = 1, message = 2} as protobuf. `message` is cut so that its length fits two bytes."""
+    text = message.encode()[:16000]
+    return bytes((0x08, code, 0x12, len(text) & 0x7F | 0x80, len(text) >> 7)) + text

@@ -1,0 +1,139 @@
+"""The embedded server, assembled: one process that owns the store, five listeners, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from sp_telemetry import __version__
+from sp_telemetry.errors import StoreBusy
+from sp_telemetry.home import READER, WRITER, Home
+from sp_telemetry.serve import clickhouse_http, guard, health, otlp_grpc, otlp_http
+from sp_telemetry.serve.clickhouse_access import Access
+from sp_telemetry.serve.counters import Counters
+from sp_telemetry.serve.intake import Intake
+from sp_telemetry.serve.ports import holder
+from sp_telemetry.serve.upkeep import Upkeep
+from sp_telemetry.settings import Settings
+from sp_telemetry.store import maintenance, schema
+from sp_telemetry.store.engine import Engine
+
+log = logging.getLogger("sp_telemetry")
+
+CLOSE_CONNECTIONS_S = 3
+
+
+async def serve(home: Home, settings: Settings, ready: Callable[[dict[str, int]], None] = lambda ports: None) -> None:
+    """Serve `home` until SIGTERM or SIGINT. `ready` gets the ports when everything listens.
+
+    Raises StoreBusy when another process serves this home or holds a port.
+    """
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ending.set)
+    async with running(home, settings) as ports:
+        ready(ports)
+        await ending.wait()
+        log.info("ending: committing what is in flight")
+
+
+@contextlib.asynccontextmanager
+async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int]]:
+    """The server within a running event loop; yields its ports (otlp_http, otlp_grpc, clickhouse, health, metrics)."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_sole_owner(home))
+        engine = await asyncio.to_thread(_open_store, home, settings)
+        stack.callback(engine.close)
+        counters = Counters()
+        intake = Intake(engine, counters, settings.max_queued_mib << 20)
+        stack.push_async_callback(intake.close)
+        upkeep = Upkeep(engine, intake, settings)
+        stack.push_async_callback(upkeep.close)
+        observer = health.Observer(engine, intake, counters)
+        stack.push_async_callback(observer.close)
+        access = Access(
+            home.secret(WRITER), home.secret(READER), settings.anonymous_reads, settings.query_timeout_s, settings.query_memory_mib
+        )
+
+        middlewares = (guard.middleware(settings.bind),)
+        largest = settings.max_request_mib << 20
+        applications = {
+            "otlp_http": (otlp_http.application(intake, largest, middlewares), settings.otlp_http_port),
+            "clickhouse": (clickhouse_http.application(engine, access, middlewares), settings.clickhouse_port),
+            "health": (health.health_application(observer, middlewares), settings.health_port),
+            "metrics": (health.metrics_application(observer, middlewares), settings.metrics_port),
+        }
+        ports = {name: await _listen(stack, app, settings.bind, port) for name, (app, port) in applications.items()}
+        try:
+            grpc_server, ports["otlp_grpc"] = await otlp_grpc.start(intake, settings.bind, settings.otlp_grpc_port, largest)
+        except StoreBusy:
+            raise _port_in_use(settings.otlp_grpc_port) from None
+        stack.push_async_callback(grpc_server.stop, CLOSE_CONNECTIONS_S)
+        await upkeep.start()
+
+        state = {"pid": os.getpid(), "version": __version__, "started_at": time.time(), "bind": settings.bind, "ports": ports}
+        home.write_atomically(home.server_file, json.dumps(state))
+        stack.callback(home.server_file.unlink, missing_ok=True)
+        log.info("serving %s on %s", home.path, ", ".join(f"{name} {port}" for name, port in ports.items()))
+        yield ports
+
+
+def _open_store(home: Home, settings: Settings) -> Engine:
+    engine = Engine(home.store)
+    try:
+        with engine.handle() as handle:
+            applied = schema.migrate(handle)
+            if applied:
+                log.info("schema: applied %s", ", ".join(applied))
+            maintenance.apply_retention(handle, dict(settings.values))
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+@contextlib.contextmanager
+def _sole_owner(home: Home):
+    """Hold the home's lock. The kernel lets go of it when this process ends, however it ends."""
+    home.make()
+    with open(home.path / "server.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise StoreBusy(
+                f"{home.path} is served by process {lock.read().strip() or '?'} already.",
+                "`sp-telemetry status` shows it, `sp-telemetry down` ends it.",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, address: str, port: int) -> int:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_CONNECTIONS_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, address, port)
+    try:
+        await site.start()
+    except OSError:
+        raise _port_in_use(port) from None
+    return runner.addresses[0][1]
+
+
+def _port_in_use(port: int) -> StoreBusy:
+    return StoreBusy(
+        f"Port {port} is in use by {holder(port)}.", "End that program, or choose another port in config.toml (see `sp-telemetry serve --help`)."
+    )

@@ -1,0 +1,78 @@
+"""Keeps attribution and summaries up to date while the server runs: soon after something arrived, never when nothing did."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from sp_telemetry.errors import QueryFailed
+from sp_telemetry.serve.intake import Intake
+from sp_telemetry.settings import Settings
+from sp_telemetry.store import maintenance
+from sp_telemetry.store.engine import Engine, Handle
+
+log = logging.getLogger("sp_telemetry")
+
+AFTER_CONTEXT_S = 0.5  # lets the records of one moment arrive together
+IN_FLIGHT_S = 10  # an insert that began before a context was committed is over by then; contexts younger than this are looked at again
+SUMMARIES_EVERY_S = 30
+AT_START_S = 86400  # contexts of the last day may have come just before the last end
+
+
+class Upkeep:
+    """One handle, one thread of work: attribution and summaries never run beside themselves."""
+
+    def __init__(self, engine: Engine, intake: Intake, settings: Settings) -> None:
+        self._handle = engine.handle()
+        self._intake = intake
+        self._settings = settings
+        self._working = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Finish what the last end may have left undone, then watch."""
+        await self._do(maintenance.reattribute, time.time() - AT_START_S)
+        self._tasks = [asyncio.create_task(self._watch_contexts()), asyncio.create_task(self._watch_events())]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.flush()
+        self._handle.close()
+
+    async def flush(self) -> None:
+        """Bring everything up to date now."""
+        await self._do(maintenance.reattribute, time.time() - IN_FLIGHT_S * 2)
+        await self._do(maintenance.summarise, self._settings.retention_events_days)
+
+    async def _watch_contexts(self) -> None:
+        arrived = self._intake.context_arrived
+        while True:
+            await arrived.wait()
+            arrived.clear()
+            await asyncio.sleep(AFTER_CONTEXT_S)
+            await self._do(maintenance.reattribute, time.time() - IN_FLIGHT_S)
+            if not arrived.is_set():  # once more for events that were being inserted meanwhile
+                await asyncio.sleep(IN_FLIGHT_S / 2)
+                await self._do(maintenance.reattribute, time.time() - IN_FLIGHT_S)
+
+    async def _watch_events(self) -> None:
+        while True:
+            await self._intake.stored.wait()
+            await asyncio.sleep(SUMMARIES_EVERY_S)
+            self._intake.stored.clear()
+            await self._do(maintenance.summarise, self._settings.retention_events_days)
+
+    async def _do(self, work: Callable[[Handle, float], None], argument: float) -> None:
+        async with self._working:
+            running = asyncio.get_running_loop().run_in_executor(None, work, self._handle, argument)
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await asyncio.wait([running])  # a query must not outlive its handle
+                raise
+            except QueryFailed as error:
+                log.warning("upkeep: %s", error)

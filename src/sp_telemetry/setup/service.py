@@ -1,0 +1,138 @@
+"""The embedded server as a background process: start, stop, ask.
+
+Whether one runs is decided by the lock that a server holds on its home, never by a pid in a file: the kernel lets go of the lock
+when the process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
+from sp_telemetry.home import Home
+
+START_S = 60
+STOP_S = 60
+POLL_S = 0.02
+LOG_BYTES, LOG_FILES = 5 << 20, 3
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers: what its state file says, and what its health check does."""
+
+    pid: int
+    ports: dict[str, int]
+    bind: str
+    started_at: float
+    version: str
+    health: dict[str, Any]
+
+
+def is_held(home: Home) -> bool:
+    """Whether a server, ready or still starting, serves `home`."""
+    try:
+        with open(home.path / "server.lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def running(home: Home) -> Running | None:
+    """The server of `home`, or None when there is none. Raises ServerUnreachable when one is there and does not answer."""
+    if not is_held(home):
+        return None
+    state = home.server()
+    if state is None:
+        raise ServerUnreachable(f"The server of {home.path} is starting, or ending.", "Try again in a few seconds; `sp-telemetry logs` shows what it does.")
+    url = f"http://{state['bind']}:{state['ports']['health']}/"
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            health = json.load(answer)
+    except urllib.error.HTTPError as error:
+        health = json.load(error)
+    except OSError as error:
+        raise ServerUnreachable(
+            f"The server (pid {state['pid']}) does not answer at {url}: {error}.", "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why."
+        ) from None
+    return Running(health=health, **{name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")})
+
+
+def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bool]:
+    """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now)."""
+    if is_held(home):
+        return _wait_ready(home, None), False
+    home.make()
+    home.server_file.unlink(missing_ok=True)
+    with open(home.logs / "server.err", "ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sp_telemetry.cli.main", "serve", "--log-file", str(home.logs / "server.log")],
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            start_new_session=True,
+            cwd=home.path,
+            env={**environ, "SP_TELEMETRY_HOME": str(home.path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+    return _wait_ready(home, process), True
+
+
+def down(home: Home) -> bool:
+    """Stop the server and wait until it has ended; False when none ran."""
+    if not is_held(home):
+        return False
+    pid = int((home.path / "server.lock").read_text() or 0)
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while is_held(home):
+        if time.monotonic() > deadline:
+            raise SpTelemetryError(f"Process {pid} did not end within {STOP_S} s.", f"`kill -9 {pid}` ends it; what it acknowledged is safe.")
+        time.sleep(POLL_S)
+    return True
+
+
+def tail(home: Home, lines: int) -> list[str]:
+    """The last lines of the server's log, with what it could not log itself (a crash) after them."""
+    found: list[str] = []
+    for name in ("server.log", "server.err"):
+        try:
+            with open(home.logs / name, errors="replace") as log:
+                found.extend(line.rstrip("\n") for line in deque(log, lines))
+        except FileNotFoundError:
+            pass
+    return found[-lines:]
+
+
+def _wait_ready(home: Home, process: subprocess.Popen | None) -> Running:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            if is_held(home):  # somebody else's was faster: theirs is as good
+                process = None
+                continue
+            reason = "\n".join(tail(home, 5)) or f"it ended with exit code {process.returncode}"
+            raise SpTelemetryError(f"The server did not start:\n{reason}", "`sp-telemetry serve` starts it in the foreground.")
+        if home.server_file.exists():
+            try:
+                found = running(home)
+            except ServerUnreachable:
+                found = None
+            if found:
+                return found
+        time.sleep(POLL_S)
+    raise ServerUnreachable(f"The server is not ready after {START_S} s.", "`sp-telemetry logs` shows what it does.")

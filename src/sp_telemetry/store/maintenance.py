@@ -1,0 +1,69 @@
+"""What keeps the derived tables true: statements that make rows anew from the events, never add to them.
+
+Each can run at any time, twice, or after having been killed half-way. `telemetry-server/clickhouse/maintenance/*.sql`.
+"""
+
+from __future__ import annotations
+
+import time
+
+from sp_telemetry import resources
+from sp_telemetry.store.engine import Handle
+from sp_telemetry.store.schema import statements
+
+TTL = {  # table -> (setting, column of its TTL)
+    "telemetry_events": ("retention_events_days", "toDateTime(timestamp)"),
+    "telemetry_metrics": ("retention_events_days", "toDateTime(timestamp)"),
+    "telemetry_spans": ("retention_events_days", "toDateTime(timestamp)"),
+    "session_summaries": ("retention_sessions_days", "toDateTime(ended_at)"),
+}
+DAY_S = 86400
+
+
+def reattribute(handle: Handle, contexts_since_s: float) -> None:
+    """Attribute events anew whose sessions' contexts were received since then (epoch seconds)."""
+    _run(handle, "reattribute", since=f"{contexts_since_s:.3f}")
+
+
+def summarise(handle: Handle, retention_events_days: int) -> None:
+    """Bring session_summaries and usage_hourly up to date."""
+    _run(handle, "sessions")
+    oldest = 0 if retention_events_days == 0 else int(time.time()) - (retention_events_days - 1) * DAY_S
+    _run(handle, "usage", oldest=str(max(oldest, 0)))
+
+
+def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
+    """Set each table's TTL to what the settings say (`days`: setting -> days, 0 for ever). Returns the tables that were changed."""
+    changed = []
+    for table, (setting, column) in TTL.items():
+        wanted = f"{column} + toIntervalDay({days[setting]})" if days[setting] else ""
+        engine = handle.query(f"SELECT engine_full FROM system.tables WHERE database = 'telemetry' AND name = '{table}'", "RawBLOB").decode()
+        present = engine.partition(" TTL ")[2].partition(" SETTINGS ")[0]
+        if present == wanted:
+            continue
+        action = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
+        handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 0")
+        changed.append(table)
+    return changed
+
+
+def figures(handle: Handle) -> dict[str, float]:
+    """How much is kept: events_received (copies included), events_stored, events_duplicate, bytes_on_disk."""
+    received, stored, size = handle.query(
+        "SELECT (SELECT sum(rows) FROM telemetry.arrivals),"
+        " (SELECT count() FROM telemetry.telemetry_events FINAL SETTINGS do_not_merge_across_partitions_select_final = 1),"
+        " (SELECT sum(bytes_on_disk) FROM system.parts WHERE database = 'telemetry' AND active)",
+        "TabSeparated",
+    ).split(b"\t")
+    received, stored = int(received), int(stored)
+    return {
+        "events_received": received,
+        "events_stored": stored,
+        "events_duplicate": max(received - stored, 0),
+        "bytes_on_disk": int(size) if size.strip() != b"\\N" else 0,
+    }
+
+
+def _run(handle: Handle, name: str, **parameters: str) -> None:
+    for statement in statements(resources.path(f"telemetry-server/clickhouse/maintenance/{name}.sql").read_text()):
+        handle.query(statement, "Null", parameters)

@@ -1,0 +1,145 @@
+"""From OTLP bytes to rows: the statements that the embedded engine runs for a batch of requests.
+
+The work is what `telemetry-server/clickhouse/views/` says, and nothing else. On a server those are materialized views on Null
+tables. Here the same SELECTs run one after the other over a temporary table in memory that belongs to one handle: a materialized
+view is analysed twice at every insert, and for small inserts that analysis is most of the time (docs/decisions.md). Either way raw
+content exists in memory only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from sp_telemetry.store.engine import Handle
+from sp_telemetry.store.memory_file import memory_file
+from sp_telemetry.store.schema import folder, statements
+
+SIGNALS = ("logs", "metrics", "traces")
+MESSAGES = {"logs": "ExportLogsServiceRequest", "metrics": "ExportMetricsServiceRequest", "traces": "ExportTraceServiceRequest"}
+CONTEXT_MARK = b"sp_telemetry.context"  # in the bytes of every request that holds a context record
+JSON_SETTINGS = "input_format_json_read_objects_as_strings = 1, input_format_json_read_arrays_as_strings = 1"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Requests of one signal in one encoding (protobuf, json): they can share a batch."""
+
+    signal: str
+    encoding: str
+
+    def pieces(self, bodies: Iterable[bytes]) -> Iterable[bytes]:
+        """`bodies` as one stream: protobuf messages behind their lengths, JSON objects a line each."""
+        for body in bodies:
+            if self.encoding == "protobuf":
+                yield _varint(len(body))
+                yield body
+            else:
+                yield body
+                yield b"\n"
+
+
+@dataclass(frozen=True)
+class View:
+    """A materialized view of the schema: SELECT of `source` into `target`."""
+
+    name: str
+    target: str
+    source: str
+    select: str
+
+
+@cache
+def views() -> dict[str, View]:
+    """Every materialized view of the schema by name."""
+    head = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry\.(\w+) TO telemetry\.(\w+) AS\s+(.*)", re.DOTALL)
+    found = {}
+    for file in sorted((folder() / "views").glob("*.sql")):
+        for statement in statements(file.read_text()):
+            if match := head.match(statement):
+                name, target, select = match.groups()
+                source = re.search(r"\bFROM telemetry\.((?:otel|otlp)_\w+)", select)[1]
+                found[name] = View(name, target, source, select)
+    return found
+
+
+class Pipeline:
+    """Stores batches through one handle. Not to be shared between threads that run at the same time."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._decode: dict[Lane, str] = {}
+        self._derive: dict[str, list[tuple[View, str]]] = {}
+        for signal in SIGNALS:
+            shape = views()[f"otlp_{signal}_protobuf_mv"].target
+            stage = f"stage_{signal}"
+            handle.run(f"CREATE TEMPORARY TABLE {stage} AS telemetry.{shape} ENGINE = Memory")
+            for encoding in ("protobuf", "json"):
+                self._decode[Lane(signal, encoding)] = self._decoding(Lane(signal, encoding), stage)
+            fed = [view for view in views().values() if view.source == shape]
+            fed.sort(key=lambda view: view.target != "session_context")  # first the contexts, that the events are joined to
+            self._derive[signal] = [(view, self._statement(view, f"telemetry.{view.target}", {f"telemetry.{shape}": stage})) for view in fed]
+
+    def store(self, lane: Lane, bodies: list[bytes]) -> int:
+        """Commit `bodies` and return how many records they held. Raises QueryFailed; then some of their rows may be stored."""
+        stage = f"stage_{lane.signal}"
+        try:
+            self.decode(lane, bodies)
+            count = int(self._handle.query(f"SELECT count() FROM {stage}"))
+            if count:
+                told = lane.signal != "logs" or any(CONTEXT_MARK in body for body in bodies)
+                for view, statement in self._derive[lane.signal]:
+                    if view.target != "session_context" or told:
+                        self._handle.run(statement)
+            return count
+        finally:
+            self._handle.run(f"TRUNCATE TABLE {stage}")
+
+    def decodable(self, lane: Lane, body: bytes) -> str:
+        """'' when `body` is an OTLP request, else what the engine says is wrong with it."""
+        from sp_telemetry.errors import QueryFailed
+
+        try:
+            self.decode(lane, [body])
+        except QueryFailed as error:
+            return str(error)
+        finally:
+            self._handle.run(f"TRUNCATE TABLE stage_{lane.signal}")
+        return ""
+
+    def decode(self, lane: Lane, bodies: list[bytes]) -> None:
+        with memory_file(lane.pieces(bodies)) as path:
+            self._handle.run(self._decode[lane].replace("{path}", path))
+
+    def _decoding(self, lane: Lane, stage: str) -> str:
+        view = views()[f"otlp_{lane.signal}_{lane.encoding}_mv"]
+        structure = self._handle.query(
+            "SELECT arrayStringConcat(groupArray(concat(name, ' ', type)), ', ') FROM system.columns"
+            f" WHERE database = 'telemetry' AND table = '{view.source}'",
+            "LineAsString",
+        ).decode()
+        format, settings = "JSONEachRow", JSON_SETTINGS
+        if lane.encoding == "protobuf":
+            format, settings = "Protobuf", f"format_schema = '{folder()}/otlp.proto:{MESSAGES[lane.signal]}'"
+        reader = f"file('{{path}}', '{format}', '{structure.strip()}')"
+        return self._statement(view, stage, {f"telemetry.{view.source}": reader}) + f" SETTINGS {settings}"
+
+    def _statement(self, view: View, into: str, sources: dict[str, str]) -> str:
+        """INSERT … SELECT of the view with its source replaced; columns by name, as a materialized view has them."""
+        rows = self._handle.query(f"DESCRIBE TABLE ({view.select})").decode().splitlines()
+        columns = ", ".join(f"`{row.split(chr(9))[0]}`" for row in rows)
+        select = view.select
+        for name, replacement in sources.items():
+            select = re.sub(rf"{re.escape(name)}\b", lambda _, text=replacement: text, select)
+        return f"INSERT INTO {into} ({columns}) {select}"
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -1,0 +1,43 @@
+-- usage_hourly: the rows of each hour of which something arrived, made anew. All rows that the hour had are deleted and its new
+-- ones written one version higher, in one insert; so attribution that changed leaves nothing behind, and it may run at any time,
+-- twice, or after having been killed. {oldest}: hours before it have lost raw events to retention and stay as they are.
+INSERT INTO telemetry.usage_hourly
+WITH
+    -- a minute back: see sessions.sql
+    stale AS
+    (
+        SELECT DISTINCT toStartOfHour(timestamp) AS hour FROM telemetry.telemetry_events
+        WHERE version > (SELECT max(version) FROM telemetry.usage_hourly) - 60e9 AND timestamp >= {oldest:DateTime('UTC')}
+    ),
+    events AS
+    (
+        SELECT toStartOfHour(timestamp) AS hour, * FROM telemetry.telemetry_events FINAL
+        WHERE toStartOfHour(timestamp) IN (SELECT hour FROM stale)
+    ),
+    newest AS (SELECT hour, max(version) AS version FROM events GROUP BY hour)
+SELECT
+    hour, user_id, project, branch, feature, chapter_context, workflow_step, model,
+    countIf(events.event_type = 'api_request') AS requests,
+    countIf(events.event_type = 'api_request' AND events.cost_usd = 0 AND events.token_count + events.cache_read_tokens + events.cache_creation_tokens > 0) AS unpriced_requests,
+    countIf(events.event_type = 'api_error') AS api_errors,
+    countIf(events.event_type = 'user_prompt') AS prompts,
+    countIf(events.event_type = 'tool_result') AS tool_calls,
+    countIf(events.event_type = 'tool_result' AND events.success = false) AS tool_failures,
+    sumIf(events.cost_usd, events.event_type = 'api_request') AS cost_usd,
+    sumIf(events.input_tokens, events.event_type = 'api_request') AS input_tokens,
+    sumIf(events.output_tokens, events.event_type = 'api_request') AS output_tokens,
+    sumIf(events.cache_read_tokens, events.event_type = 'api_request') AS cache_read_tokens,
+    sumIf(events.cache_creation_tokens, events.event_type = 'api_request') AS cache_creation_tokens,
+    sumIf(events.duration_ms, events.event_type = 'api_request') AS api_duration_ms,
+    any(newest.version) AS version,
+    0 AS is_deleted
+FROM events
+INNER JOIN newest ON events.hour = newest.hour
+GROUP BY events.hour AS hour, user_id, project, branch, feature, chapter_context, workflow_step, model
+UNION ALL
+SELECT
+    old.hour AS hour, user_id, project, branch, feature, chapter_context, workflow_step, model,
+    0, 0, 0, 0, 0, 0, 0., 0, 0, 0, 0, 0, newest.version - 1, 1
+FROM (SELECT * FROM telemetry.usage_hourly FINAL WHERE hour IN (SELECT hour FROM stale)) AS old
+INNER JOIN newest ON old.hour = newest.hour
+SETTINGS do_not_merge_across_partitions_select_final = 1;

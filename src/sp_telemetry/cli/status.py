@@ -54,7 +54,7 @@ def _metrics(server: service.Running) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{server.bind}:{server.ports['metrics']}/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.removeprefix("sp_telemetry_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    names = "events_received events_stored events_duplicate bytes_on_disk requests_rejected_total requests_refused_total requests_queued"
+    names = "events_stored events_duplicate bytes_on_disk requests_rejected_total requests_refused_total requests_queued"
     return {name: float(values[name]) for name in names.split()}
 
 

@@ -32,7 +32,9 @@ class Observer:
     async def figures(self) -> dict[str, float]:
         async with self._asking:
             if time.monotonic() - self._figures_at > FIGURES_FRESH_S:
-                self._figures = await asyncio.to_thread(maintenance.figures, self._handle)
+                arrived = self._counters.records["logs"]
+                found = await asyncio.to_thread(maintenance.figures, self._handle, self._started)
+                self._figures = {**found, "events_duplicate": max(arrived - found.pop("events_new"), 0)}
                 self._figures_at = time.monotonic()
         return self._figures
 
@@ -62,13 +64,13 @@ class Observer:
             self._handle.close()
 
 
-def health_application(observer: Observer, middlewares: tuple = ()) -> web.Application:
-    app = web.Application(middlewares=middlewares)
+def health_application(observer: Observer) -> web.Application:
+    app = web.Application()
     app.router.add_get("/", observer.health)
     return app
 
 
-def metrics_application(observer: Observer, middlewares: tuple = ()) -> web.Application:
-    app = web.Application(middlewares=middlewares)
+def metrics_application(observer: Observer) -> web.Application:
+    app = web.Application()
     app.router.add_get("/metrics", observer.metrics)
     return app

@@ -18,7 +18,7 @@ RETRY_AFTER_S = "1"
 INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8  # google.rpc.Code
 
 
-def application(intake: Intake, max_request_bytes: int, middlewares: tuple = ()) -> web.Application:
+def application(intake: Intake, max_request_bytes: int) -> web.Application:
     """The OTLP/HTTP endpoints over `intake`. Larger requests than `max_request_bytes`, decompressed, get 413."""
 
     def endpoint(signal: str):
@@ -47,7 +47,7 @@ def application(intake: Intake, max_request_bytes: int, middlewares: tuple = ())
 
         return export
 
-    app = web.Application(client_max_size=max_request_bytes, middlewares=middlewares)
+    app = web.Application(client_max_size=max_request_bytes)
     for signal in SIGNALS:
         app.router.add_post(f"/v1/{signal}", endpoint(signal))
     return app

@@ -65,13 +65,12 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
             home.secret(WRITER), home.secret(READER), settings.anonymous_reads, settings.query_timeout_s, settings.query_memory_mib
         )
 
-        middlewares = (guard.middleware(settings.bind),)
         largest = settings.max_request_mib << 20
         applications = {
-            "otlp_http": (otlp_http.application(intake, largest, middlewares), settings.otlp_http_port),
-            "clickhouse": (clickhouse_http.application(engine, access, middlewares), settings.clickhouse_port),
-            "health": (health.health_application(observer, middlewares), settings.health_port),
-            "metrics": (health.metrics_application(observer, middlewares), settings.metrics_port),
+            "otlp_http": (otlp_http.application(intake, largest), settings.otlp_http_port),
+            "clickhouse": (clickhouse_http.application(engine, access), settings.clickhouse_port),
+            "health": (health.health_application(observer), settings.health_port),
+            "metrics": (health.metrics_application(observer), settings.metrics_port),
         }
         ports = {name: await _listen(stack, app, settings.bind, port) for name, (app, port) in applications.items()}
         try:
@@ -122,6 +121,7 @@ def _sole_owner(home: Home):
 
 
 async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, address: str, port: int) -> int:
+    app.middlewares.append(guard.guard((address,)))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_CONNECTIONS_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -83,17 +83,19 @@ class Pipeline:
             self._derive[signal] = [(view, self._statement(view, f"telemetry.{view.target}", {f"telemetry.{shape}": stage})) for view in fed]
 
     def store(self, lane: Lane, bodies: list[bytes]) -> int:
-        """Commit `bodies` and return how many records they held. Raises QueryFailed; then some of their rows may be stored."""
+        """Commit `bodies` and return how many events, points or spans they held, context records not counted.
+
+        Raises QueryFailed; then some of their rows may be stored.
+        """
         stage = f"stage_{lane.signal}"
+        told = lane.signal == "logs" and any(CONTEXT_MARK in body for body in bodies)
         try:
             self.decode(lane, bodies)
-            count = int(self._handle.query(f"SELECT count() FROM {stage}"))
-            if count:
-                told = lane.signal != "logs" or any(CONTEXT_MARK in body for body in bodies)
-                for view, statement in self._derive[lane.signal]:
-                    if view.target != "session_context" or told:
-                        self._handle.run(statement)
-            return count
+            for view, statement in self._derive[lane.signal]:
+                if view.target != "session_context" or told:
+                    self._handle.run(statement)
+            events = f" WHERE LogAttributes['event.name'] != '{CONTEXT_MARK.decode()}'" if told else ""
+            return int(self._handle.query(f"SELECT count() FROM {stage}{events}"))
         finally:
             self._handle.run(f"TRUNCATE TABLE {stage}")
 

@@ -6,7 +6,7 @@ WITH
 SELECT
     e.* REPLACE
     (
-        toUInt64(toUnixTimestamp64Nano(now64(9))) AS version,
+        4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))) AS version,
         if(e.user_id = e.installation_id AND c.person != '', c.person, e.user_id) AS user_id,
         if(c.project != '', c.project, e.project) AS project,
         c.branch AS branch,

@@ -2,11 +2,12 @@
 -- made from all of the session's events; so it may run at any time, twice, or after having been killed.
 INSERT INTO telemetry.session_summaries
 WITH
-    -- a minute back: an insert that began before the newest known version may have been committed after it
+    -- a minute back: an insert that began before the newest that is known may have been committed after it
+    (SELECT max(version) FROM telemetry.session_summaries) - 60000000000 AS known_ns,
     stale AS
     (
         SELECT session_id, min(timestamp) AS since FROM telemetry.telemetry_events
-        WHERE version > (SELECT max(version) FROM telemetry.session_summaries) - 60e9 AND session_id != ''
+        WHERE (received_at > fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns) AND session_id != ''
         GROUP BY session_id
     ),
     first_of_stale AS
@@ -17,7 +18,7 @@ WITH
     )
 SELECT
     session_id,
-    max(e.version) AS version,
+    max(e.written_ns) AS version,
     min(e.timestamp) AS started_at,
     max(e.timestamp) AS ended_at,
     anyLast(e.user_id) AS user_id,
@@ -41,7 +42,7 @@ SELECT
     sumIf(e.cache_creation_tokens, e.event_type = 'api_request') AS cache_creation_tokens,
     sumIf(e.duration_ms, e.event_type = 'api_request') AS api_duration_ms,
     count() AS events
-FROM (SELECT * FROM telemetry.telemetry_events FINAL) AS e
+FROM (SELECT *, written_ns FROM telemetry.telemetry_events FINAL) AS e
 WHERE session_id IN (SELECT session_id FROM stale) AND e.timestamp >= (SELECT * FROM first_of_stale)
 GROUP BY session_id
 SETTINGS do_not_merge_across_partitions_select_final = 1;

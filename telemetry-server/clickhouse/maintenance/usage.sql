@@ -3,18 +3,19 @@
 -- twice, or after having been killed. {oldest}: hours before it have lost raw events to retention and stay as they are.
 INSERT INTO telemetry.usage_hourly
 WITH
-    -- a minute back: see sessions.sql
+    (SELECT max(version) FROM telemetry.usage_hourly) - 60000000000 AS known_ns, -- a minute back: see sessions.sql
     stale AS
     (
         SELECT DISTINCT toStartOfHour(timestamp) AS hour FROM telemetry.telemetry_events
-        WHERE version > (SELECT max(version) FROM telemetry.usage_hourly) - 60e9 AND timestamp >= {oldest:DateTime('UTC')}
+        WHERE (received_at > fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns)
+            AND timestamp >= {oldest:DateTime('UTC')}
     ),
     events AS
     (
-        SELECT toStartOfHour(timestamp) AS hour, * FROM telemetry.telemetry_events FINAL
+        SELECT toStartOfHour(timestamp) AS hour, *, written_ns FROM telemetry.telemetry_events FINAL
         WHERE toStartOfHour(timestamp) IN (SELECT hour FROM stale)
     ),
-    newest AS (SELECT hour, max(version) AS version FROM events GROUP BY hour)
+    newest AS (SELECT hour, max(written_ns) AS version FROM events GROUP BY hour)
 SELECT
     hour, user_id, project, branch, feature, chapter_context, workflow_step, model,
     countIf(events.event_type = 'api_request') AS requests,

@@ -1,8 +1,8 @@
 -- Every event of Claude Code, one row each, typed, sanitised and attributed.
 --
 -- Identity: (event_type, hour, session_id, timestamp, event_id). All of it is the event's own, so whatever arrives twice
--- collapses; `version` decides which copy stays (the one attributed last). Read it with FINAL, or with the setting final = 1,
--- which the readers' profile has.
+-- collapses. `version` decides which copy stays: of those that arrived the first, and before all of them the one that was
+-- attributed anew last. Read it with FINAL, or with the setting final = 1, which the readers' profile has.
 CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
 (
     timestamp                DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
     session_id               String CODEC(ZSTD(1)),
     event_id                 UInt64 CODEC(ZSTD(1)) COMMENT 'hash of event.sequence, request_id, tool_use_id, message.uuid',
     received_at              DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
-    version                  UInt64 CODEC(Delta(8), ZSTD(1)) COMMENT 'nanoseconds at which this copy was written; the highest counts',
+    version                  UInt64 CODEC(Delta(8), ZSTD(1)) COMMENT 'arrived: 4e18 - received_at in ns; attributed anew: 4e18 + that moment in ns',
+    written_ns               UInt64 ALIAS if(version > 4000000000000000000, version - 4000000000000000000, toUnixTimestamp64Nano(received_at)),
     source                   LowCardinality(String) COMMENT 'otlp; transcript for rows filled in from a transcript',
     event_sequence           Nullable(UInt64),
     prompt_id                String CODEC(ZSTD(1)),
@@ -94,6 +95,7 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
 
     INDEX by_session session_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_request request_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_received received_at TYPE minmax GRANULARITY 1,
     INDEX by_version version TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree(version)

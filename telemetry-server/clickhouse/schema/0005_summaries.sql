@@ -2,7 +2,7 @@
 CREATE TABLE IF NOT EXISTS telemetry.session_summaries
 (
     session_id            String,
-    version               UInt64 COMMENT 'version of the newest event that this row knows of',
+    version               UInt64 COMMENT 'when the newest of its events was written, in ns',
     started_at            DateTime64(9, 'UTC'),
     ended_at              DateTime64(9, 'UTC') COMMENT 'time of the last event so far',
     user_id               LowCardinality(String),
@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS telemetry.usage_hourly
     cache_read_tokens     UInt64,
     cache_creation_tokens UInt64,
     api_duration_ms       UInt64,
-    version               UInt64,
+    version               UInt64 COMMENT 'when the newest event of the hour was written, in ns',
     is_deleted            UInt8
 )
 ENGINE = ReplacingMergeTree(version, is_deleted)

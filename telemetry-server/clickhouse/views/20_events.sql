@@ -9,7 +9,7 @@ SELECT
     logs.session_id AS session_id,
     sipHash64(a['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
     now64(9) AS received_at,
-    toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
+    4000000000000000000 - toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
     'otlp' AS source,
     toUInt64OrNull(a['event.sequence']) AS event_sequence,
     i['prompt.id'] AS prompt_id,

@@ -1,0 +1,229 @@
+"""ClickHouse's HTTP interface over the embedded engine: the one seam to the store, for reports, curl, clickhouse-connect, dashboards."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from sp_telemetry.errors import QueryFailed
+from sp_telemetry.home import READER
+from sp_telemetry.serve import clickhouse_access, clickhouse_reply
+from sp_telemetry.serve.clickhouse_access import Access
+from sp_telemetry.serve.clickhouse_reply import Reply
+from sp_telemetry.serve.clickhouse_request import Asked, credentials, read, refuse
+from sp_telemetry.serve.clickhouse_run import Control, Run
+from sp_telemetry.store.engine import Engine
+
+T = TypeVar("T")
+MAX_BODY = 128 << 20  # decompressed
+QUERIES_AT_ONCE = 16
+WAIT_FOR_TURN_S = 10.0
+HELD_BACK = 1 << 20  # of an answer before its headers go, so that an early error still gets its status
+SLOW_READER_S = 60.0
+_CHECK_CLIENT_S = 0.1
+
+
+def application(engine: Engine, access: Access) -> web.Application:
+    """The interface as an application to mount. It ends all its queries when it is shut down, before the engine may be closed."""
+    interface = _Interface(engine, access)
+    app = web.Application(client_max_size=MAX_BODY)
+    app.router.add_get("/ping", _ping)
+    app.router.add_get("/replicas_status", _ping)
+    app.router.add_route("*", "/", interface.handle)
+    app.on_shutdown.append(interface.stop)
+    app.on_cleanup.append(interface.close)
+    return app
+
+
+async def _ping(_: web.Request) -> web.Response:
+    return web.Response(text="Ok.\n", content_type="text/html", charset="UTF-8")
+
+
+class _Interface:
+    def __init__(self, engine: Engine, access: Access) -> None:
+        self._access, self._control = access, Control(engine)
+        self._threads = ThreadPoolExecutor(QUERIES_AT_ONCE + 4, "clickhouse")
+        self._turns = asyncio.Semaphore(QUERIES_AT_ONCE)
+        self._running: dict[Run, asyncio.Event] = {}
+        self._stopping = False
+        self._host = socket.gethostname()
+
+    async def stop(self, _: web.Application) -> None:
+        """Refuse what comes, end what runs, and wait until nothing does."""
+        self._stopping = True
+        while self._running:
+            for run in list(self._running):
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._control.kill, run.marker)
+            await asyncio.sleep(0.05)
+
+    async def close(self, app: web.Application) -> None:
+        await self.stop(app)
+        self._threads.shutdown(wait=True)
+        self._control.close()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter_ns()
+        reply = Reply(self._host, started)
+        anonymous = True
+        try:
+            if request.method not in ("GET", "POST", "HEAD"):
+                raise refuse(36, "BAD_ARGUMENTS", f"The method {request.method} is not offered")
+            values = dict(request.query)
+            anonymous = False
+            given = credentials(values, request.headers)
+            anonymous = not given.given
+            if request.method != "POST" and not values.get("query"):
+                return await _ping(request)
+            user = self._access.user(given)
+            body = await _body(request, values)
+            asked = read(values, request.headers, body)
+            reply.query_id = asked.query_id
+            del body
+            async with _Turn(self._turns):
+                return await self._answer(request, reply, asked, user)
+        except QueryFailed as error:
+            # A 401 makes a browser or curl ask for a password; ClickHouse says 403 to one that is wrong.
+            return clickhouse_reply.failure(reply, error, 401 if error.code == 516 and anonymous else None)
+        except web.HTTPRequestEntityTooLarge:
+            return clickhouse_reply.failure(reply, refuse(298, "QUERY_IS_TOO_LARGE", f"A request may have {MAX_BODY} bytes"), 413)
+
+    async def _answer(self, request: web.Request, reply: Reply, asked: Asked, user: str) -> web.StreamResponse:
+        if asked.database not in ("", clickhouse_access.DATABASE):
+            raise refuse(81, "UNKNOWN_DATABASE", f"Database {asked.database[:100]} does not exist. The one here is {clickhouse_access.DATABASE}.")
+        if not asked.sql.strip():
+            raise refuse(62, "SYNTAX_ERROR", "Syntax error: Empty query")
+        statement = await self._in_thread(lambda: self._control.examine(asked, user))
+        if request.method != "POST" and statement.kind in clickhouse_access.WRITES:
+            raise refuse(164, "READONLY", "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
+                         "You should use method POST for modifying queries.")  # fmt: skip
+        # The reader's handle refuses any change, but not a change to what is set already: so a query's own SETTINGS are set before.
+        wanted = asked.settings | (statement.settings if user == READER else _checked(self._access, user, statement.settings))
+        run = Run(self._control, asked, user, statement, self._access.settings(user, wanted))
+        reply.format = run.format
+        if self._stopping:
+            raise refuse(394, "QUERY_WAS_CANCELLED", "The server is stopping")
+        ended = self._running[run] = asyncio.Event()
+        pieces = run.pieces()
+        try:
+            return await self._send(request, reply, asked, run, pieces)
+        finally:
+            # Whatever happened (also a cancelled handler): the query ends and its handle is closed before this request is over.
+            await asyncio.shield(asyncio.ensure_future(self._end(run, pieces, ended)))
+
+    async def _end(self, run: Run, pieces: Iterator[bytes], ended: asyncio.Event) -> None:
+        try:
+            while True:
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._threads, pieces.close)  # type: ignore[attr-defined]
+                    return
+                except ValueError:  # "generator already executing": its thread is still in the engine
+                    await asyncio.get_running_loop().run_in_executor(self._threads, self._control.kill, run.marker)
+                    await asyncio.sleep(0.05)
+        finally:
+            del self._running[run]
+            ended.set()
+
+    async def _send(self, request: web.Request, reply: Reply, asked: Asked, run: Run, pieces: Iterator[bytes]) -> web.StreamResponse:
+        held, size = [], 0
+        done = False
+        while not done and (size < HELD_BACK or asked.wait_end_of_query):
+            piece = await self._piece(request, run, pieces)
+            done = piece is None
+            if piece:
+                held.append(piece)
+                size += len(piece)
+            if size > MAX_BODY:
+                raise refuse(396, "TOO_MANY_ROWS_OR_BYTES", f"With wait_end_of_query an answer may have {MAX_BODY} bytes")
+        if done:
+            return clickhouse_reply.whole(reply, b"".join(held), run.work, asked)
+        tag = secrets.token_hex(8)
+        response = clickhouse_reply.beginning(reply, run.work, asked, tag)
+        await response.prepare(request)
+        packer = zlib.compressobj(3, zlib.DEFLATED, 31) if asked.gzip else None
+        try:
+            for piece in held:
+                await _write(response, packer, piece)
+            held.clear()
+            while (piece := await self._piece(request, run, pieces)) is not None:
+                await _write(response, packer, piece)
+        except QueryFailed as error:
+            # The status has gone. ClickHouse's way: the error as a marked last block, and the connection broken off.
+            await _write(response, packer, clickhouse_reply.late_failure(error, tag))
+            if packer:
+                await response.write(packer.flush())
+            if request.transport is not None:
+                await asyncio.sleep(0)
+                request.transport.close()
+            return response
+        if packer:
+            await response.write(packer.flush())
+        await response.write_eof()
+        return response
+
+    async def _piece(self, request: web.Request, run: Run, pieces: Iterator[bytes]) -> bytes | None:
+        """The next piece, or None after the last. Ends the query when its client has gone meanwhile."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, next, pieces, None)
+        while True:
+            finished, _ = await asyncio.wait({future}, timeout=_CHECK_CLIENT_S)
+            if finished:
+                return future.result()
+            gone = request.transport is None or request.transport.is_closing()
+            if gone and not run.marker.startswith("engine"):  # an insert that has arrived whole is carried out
+                future.add_done_callback(lambda f: f.exception())
+                raise ConnectionResetError("the client has gone")
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _checked(access: Access, user: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """A writer's query changes its settings itself; they only have to be allowed."""
+    access.settings(user, settings)
+    return {}
+
+
+class _Turn:
+    """A place among the queries that may run at once. Who waits too long is told to come again."""
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
+        self._turns = turns
+
+    async def __aenter__(self) -> None:
+        try:
+            await asyncio.wait_for(self._turns.acquire(), WAIT_FOR_TURN_S)
+        except TimeoutError:
+            raise refuse(202, "TOO_MANY_SIMULTANEOUS_QUERIES", f"Too many simultaneous queries. Maximum: {QUERIES_AT_ONCE}") from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.release()
+
+
+async def _write(response: web.StreamResponse, packer: Any, piece: bytes) -> None:
+    """Write, and wait for the client to read. One that doesn't for long is given up, for it holds a query."""
+    data = packer.compress(piece) if packer else piece
+    for at in range(0, len(data), 1 << 18):
+        try:
+            await asyncio.wait_for(response.write(data[at : at + (1 << 18)]), SLOW_READER_S)
+        except TimeoutError:
+            raise ConnectionResetError("the client does not read") from None
+
+
+async def _body(request: web.Request, values: dict[str, str]) -> bytes:
+    """The request's body, decompressed. Fields of a form are parameters, as clickhouse-connect sends them when they are long."""
+    if request.content_type == "multipart/form-data":
+        form = await request.post()
+        for name, value in form.items():
+            if not isinstance(value, str):
+                raise refuse(48, "NOT_IMPLEMENTED", "External data are not offered")
+            values[name] = value
+        return b""
+    body = await request.read()
+    return clickhouse_reply.unpacked(body, request.headers.get("Content-Encoding", ""), MAX_BODY)

@@ -1,0 +1,113 @@
+"""One statement on one handle: opened with its user's settings, streamed, and ended from outside when need be.
+
+Everything here blocks and runs in threads. A handle costs 0.4 ms with its settings and a busy one delays whoever waits for it by
+its whole query, so each request has its own.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from sp_telemetry.errors import QueryFailed
+from sp_telemetry.home import READER
+from sp_telemetry.serve import clickhouse_access as access
+from sp_telemetry.serve.clickhouse_request import Asked, refuse
+from sp_telemetry.store.engine import OWNER, Engine, Handle, Work
+
+# What these formats write of no rows is nothing, so an empty stream is their whole answer.
+_EMPTY = frozenset("TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV JSONEachRow JSONLines NDJSON JSONCompactEachRow RowBinary Null Values "
+                   "LineAsString RawBLOB Vertical SQLInsert TSKV Pretty PrettyCompact PrettySpace Native".split())  # fmt: skip
+
+
+class Control:
+    """Two handles of the engine's own: one reads statements, one ends queries. Each is used by one thread at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._reader, self._killer = engine.handle(), engine.handle()
+        self._reading, self._killing = threading.Lock(), threading.Lock()
+        names = self._reader.query("SELECT lower(name) FROM system.table_functions").decode().split()
+        self._forbidden = frozenset(names) - access.TABLE_FUNCTIONS
+        self._canonical = lru_cache(maxsize=1000)(self._read)
+
+    def _read(self, sql: str) -> str:
+        escaped = sql.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("\0", "\\0")
+        try:
+            with self._reading:
+                return self._reader.query("SELECT formatQuery({q:String})", "RawBLOB", {"q": escaped}).decode()
+        except QueryFailed as error:
+            raise QueryFailed(re.sub(r": In scope SELECT formatQuery\(.*\)(?=\.? ?\()", "", str(error), flags=re.DOTALL), code=error.code) from None
+
+    def examine(self, asked: Asked, user: str) -> access.Statement:
+        """What the statement is, by the engine's own parser. Raises QueryFailed for what isn't one statement, or isn't allowed."""
+        if len(asked.sql) > 262_144:
+            raise refuse(62, "SYNTAX_ERROR", "Max query size exceeded (262144 bytes)")
+        sql = asked.sql if asked.data is None else f"{asked.sql} FORMAT {asked.insert_format}"
+        read = self._canonical if len(sql) < 16_384 else self._read
+        return access.examine(read(sql), user, asked.parameters, self._forbidden)
+
+    def kill(self, marker: str) -> None:
+        """End the query with this marker, if it runs (its thread gets the error 394)."""
+        with self._killing:
+            self._killer.run(f"KILL QUERY WHERE Settings['log_comment'] = '{marker}' ASYNC")
+
+    def close(self) -> None:
+        for lock, handle in ((self._reading, self._reader), (self._killing, self._killer)):
+            with lock:
+                handle.close()
+
+
+class Run:
+    """A statement under way. `marker` finds it in system.processes; `work` is what it has done so far."""
+
+    def __init__(self, control: Control, asked: Asked, user: str, statement: access.Statement, settings: Mapping[str, str]) -> None:
+        self._engine, self._asked, self._user = control.engine, asked, user
+        self._statement, self._settings = statement, dict(settings)
+        self.format = statement.format or asked.default_format
+        # Views run with the settings of the handle that inserts, and need the salt.
+        self.marker = f"{OWNER if statement.kind == 'INSERT INTO' else 'http'} {uuid.uuid4().hex}"
+        self._handle: Handle | None = None
+
+    @property
+    def work(self) -> Work:
+        return self._handle.last if self._handle else Work()
+
+    def pieces(self) -> Iterator[bytes]:
+        """The answer, piece by piece; at least one, be it empty. Closing the iterator ends the query."""
+        with self._open() as handle:
+            self._handle = handle
+            asked = self._asked
+            if asked.data is not None:
+                handle.insert(asked.sql, asked.insert_format, [asked.data])
+                yield b""
+            elif not self._statement.streams:
+                yield handle.query(asked.sql, asked.default_format, dict(asked.parameters))
+            else:
+                some = False
+                for piece in handle.stream(asked.sql, asked.default_format, dict(asked.parameters)):
+                    some = True
+                    yield piece
+                if not some:  # the engine's stream has no frame around no rows (JSON's brackets, a header's names)
+                    empty = self.format in _EMPTY
+                    yield b"" if empty else handle.query(asked.sql, asked.default_format, dict(asked.parameters))
+
+    def _open(self) -> Handle:
+        # The marker is given at opening: what SET changes does not show in system.processes.
+        handle = self._engine.handle(database=access.DATABASE, log_comment=self.marker)
+        try:
+            changes = [f"{name} = '{_quoted(value)}'" for name, value in self._settings.items()]
+            if self._user == READER:
+                changes.append("readonly = 1")
+            handle.run("SET " + ", ".join(changes))
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")

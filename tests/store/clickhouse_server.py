@@ -1,0 +1,60 @@
+"""The interface on a free port of loopback, in a thread of its own: for the tests of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+from aiohttp import web
+
+from sp_telemetry.serve.clickhouse_access import Access
+from sp_telemetry.serve.clickhouse_http import application
+from sp_telemetry.serve.guard import guard
+from sp_telemetry.store import schema
+from sp_telemetry.store.engine import Engine
+
+WRITER_PASSWORD, READER_PASSWORD = "writes-'\"&", "reads"
+
+
+class Server:
+    """One engine, and the interface over it on `port`. `anonymous` is a second one that lets anybody read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.engine = Engine(folder / "the store", folder / "its engine")
+        with self.engine.handle() as handle:
+            schema.migrate(handle)
+        self.ports: dict[str, int] = {}
+        self._loop = asyncio.new_event_loop()
+        self._ready, self._stop = threading.Event(), asyncio.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+        self._thread.start()
+        assert self._ready.wait(30)
+        self.port = self.ports["plain"]
+
+    async def _serve(self) -> None:
+        runners = []
+        for name, anonymous in (("plain", False), ("anonymous", True)):
+            access = Access(WRITER_PASSWORD, READER_PASSWORD, anonymous, query_timeout_s=5, query_memory_mib=400)
+            outer = application(self.engine, access)
+            outer.middlewares.append(guard())
+            runner = web.AppRunner(outer)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.ports[name] = runner.addresses[0][1]
+            runners.append(runner)
+        self._ready.set()
+        await self._stop.wait()
+        for runner in runners:
+            await runner.cleanup()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        self.engine.close()
+
+    def owner(self, sql: str) -> str:
+        with self.engine.handle() as handle:
+            return handle.query(sql).decode()

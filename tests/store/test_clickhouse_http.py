@@ -1,0 +1,347 @@
+"""The ClickHouse HTTP interface over the real engine: clients, encodings, streaming, cancelling, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.client
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import clickhouse_connect
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from tests.store.clickhouse_server import READER_PASSWORD, WRITER_PASSWORD, Server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("clickhouse"))
+    server.owner("CREATE TABLE telemetry.notes (id UInt64, text String, tags Map(String, String)) ENGINE = ReplacingMergeTree ORDER BY id")
+    yield server
+    server.close()
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def ask(
+    server: Server, sql: str = "", body: bytes | None = None, user: str = "telemetry_reader", method: str = "", **params: str
+) -> Answer:
+    headers = params.pop("headers", {})
+    port = params.pop("port", server.port)
+    if user:
+        headers = {
+            "X-ClickHouse-User": user,
+            "X-ClickHouse-Key": WRITER_PASSWORD if user == "telemetry_user" else READER_PASSWORD,
+        } | headers
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    query = urllib.parse.urlencode(({"query": sql} if sql else {}) | params.pop("params", {}) | params)
+    connection.request(method or ("GET" if body is None else "POST"), "/?" + query, body, headers)
+    answer = Answer(connection.getresponse())
+    connection.close()
+    return answer
+
+
+def write(server: Server, sql: str = "", body: bytes = b"", **params: str) -> Answer:
+    return ask(server, sql, body, "telemetry_user", **params)
+
+
+def test_ping_and_nothing_asked(server: Server) -> None:
+    for path in ("/ping", "/replicas_status", "/", "/?"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        connection.request("GET", path)
+        assert connection.getresponse().read() == b"Ok.\n"
+
+
+def test_headers_of_an_answer(server: Server) -> None:
+    answer = ask(server, "SELECT number FROM numbers(5) FORMAT JSON", query_id="mine")
+    assert answer.status == 200 and answer.headers["Content-Type"] == "application/json; charset=UTF-8"
+    assert answer.headers["X-ClickHouse-Query-Id"] == "mine" and answer.headers["X-ClickHouse-Format"] == "JSON"
+    assert answer.headers["X-ClickHouse-Timezone"] and answer.headers["X-ClickHouse-Server-Display-Name"]
+    summary = json.loads(answer.headers["X-ClickHouse-Summary"])
+    assert summary["read_rows"] == "5" and int(summary["elapsed_ns"]) > 0
+    assert json.loads(answer.body)["rows"] == 5
+    assert ask(server, "SELECT 1").text == "1\n"
+    assert ask(server, "SELECT 1", default_format="CSVWithNames").text == '"1"\n1\n'
+
+
+@pytest.mark.parametrize("format", ["JSON", "JSONCompact", "TSVWithNames", "CSVWithNames", "Parquet", "JSONEachRow", "Pretty", "XML"])
+def test_no_rows_have_their_frame(server: Server, format: str) -> None:
+    sql = f"SELECT id, text FROM notes WHERE 0 FORMAT {format}"
+    with server.engine.handle(database="telemetry") as handle:
+        expected = handle.query(sql)
+    got = ask(server, sql).body
+    assert got[:120] == expected[:120]  # further on some tell the time taken
+
+
+def test_errors_as_clickhouse_says_them(server: Server) -> None:
+    for sql, status, code, name in (
+        ("SELEC 1", 400, 62, "SYNTAX_ERROR"), ("SELECT * FROM nowhere", 404, 60, "UNKNOWN_TABLE"), ("SELECT x", 404, 47, "UNKNOWN_IDENTIFIER"),
+        ("SELECT throwIf(1)", 500, 395, "FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"), ("SELECT 1; SELECT 2", 400, 62, "SYNTAX_ERROR"),
+        ("SELECT {a:UInt8}", 400, 456, "UNKNOWN_QUERY_PARAMETER"), ("SELECT 1 FORMAT Nothing", 404, 73, "UNKNOWN_FORMAT"),
+        ("SELECT " + "x" * 100_000, 404, 47, "UNKNOWN_IDENTIFIER"),
+    ):  # fmt: skip
+        answer = ask(server, body=sql.encode())
+        assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (status, str(code)), answer.text
+        assert answer.text.startswith(f"Code: {code}. DB::Exception: ") and f"({name})" in answer.text
+        assert "formatQuery" not in answer.text and len(answer.text) < 2000
+    answer = ask(server, "SELECT 1", nosuch="1")
+    assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (404, "115")
+    assert ask(server, "SELECT 1", database="elsewhere").status == 404
+
+
+def test_credentials(server: Server) -> None:
+    for params in ({}, {"user": "telemetry_reader", "password": "wrong"}, {"user": "default", "password": ""}, {"user": "telemetry_user"}):
+        answer = ask(server, "SELECT 1", user="", params=params)
+        assert answer.status == (403 if params else 401)
+        assert answer.headers["X-ClickHouse-Exception-Code"] == "516" and answer.headers["WWW-Authenticate"].startswith("Basic realm=")
+        assert "(AUTHENTICATION_FAILED)" in answer.text
+    anonymous = server.ports["anonymous"]
+    assert ask(server, "SELECT 1", user="", port=anonymous).text == "1\n"
+    assert ask(server, "INSERT INTO notes (id) VALUES (1)", b"", user="", port=anonymous).headers["X-ClickHouse-Exception-Code"] == "164"
+    assert ask(server, "SELECT 1", user="", port=anonymous, headers={"X-ClickHouse-User": "telemetry_reader"}).status == 403
+
+
+def test_get_is_read_only(server: Server) -> None:
+    answer = ask(server, "INSERT INTO notes (id) VALUES (1)", user="telemetry_user")
+    assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
+
+
+@pytest.mark.needs("curl")
+def test_curl_as_people_write_it(server: Server) -> None:
+    def curl(*words: str, data: bytes = b"") -> str:
+        return subprocess.run(["curl", "-sS", *words], input=data, capture_output=True, check=True).stdout.decode()
+
+    url, writer, reader = (
+        f"http://localhost:{server.port}/",
+        ["-u", f"telemetry_user:{WRITER_PASSWORD}"],
+        ["-u", f"telemetry_reader:{READER_PASSWORD}"],
+    )
+    assert curl("-G", url, *reader, "--data-urlencode", "query=SELECT 'a', 1 FORMAT CSV") == '"a",1\n'
+    assert curl(url, *reader, "-d", "SELECT {n:UInt8} + {m:UInt8}", "--url-query", "param_n=2", "--url-query", "param_m=3") == "5\n"
+    assert curl(f"{url}?param_s=it%27s%5Ctso", *reader, "--data-binary", "SELECT {s:String} FORMAT TSVRaw") == "it's\tso\n"
+    assert curl(f"{url}?user=telemetry_reader&password={READER_PASSWORD}&max_threads=1", "-d", "SELECT getSetting('max_threads')") == "1\n"
+    assert (
+        curl(
+            url + "?query=INSERT%20INTO%20notes%20FORMAT%20JSONEachRow",
+            *writer,
+            "--data-binary",
+            "@-",
+            data=b'{"id":11,"text":"from curl"}\n',
+        )
+        == ""
+    )
+    assert curl(url, *writer, "--data-binary", "@-", data=b'INSERT INTO notes (id, text) FORMAT CSV\n12,"two"\n') == ""
+    assert curl(url, *writer, "-d", "INSERT INTO telemetry.notes (id, text) VALUES (13, 'it''s ' || 'it'), (14, '\\n')") == ""
+    assert curl(url, *writer, "-d", "INSERT INTO notes (id, text) SELECT 15, 'selected'") == ""
+    zipped = gzip.compress(b'{"id":16,"text":"zipped"}\n')
+    assert (
+        curl(
+            url + "?query=INSERT%20INTO%20notes%20FORMAT%20JSONEachRow",
+            *writer,
+            "-H",
+            "Content-Encoding: gzip",
+            "--data-binary",
+            "@-",
+            data=zipped,
+        )
+        == ""
+    )
+    got = curl(
+        "-G",
+        url,
+        *reader,
+        "--data-urlencode",
+        "query=SELECT id, text FROM notes WHERE id BETWEEN 11 AND 16 ORDER BY id",
+        "--compressed",
+        "-d",
+        "enable_http_compression=1",
+    )
+    assert got == "11\tfrom curl\n12\ttwo\n13\tit\\'s it\n14\t\\n\n15\tselected\n16\tzipped\n"
+
+
+def test_insert_reaches_views_that_join(server: Server) -> None:
+    """As OTLP's road does. The engine's own streaming insert lost such rows without a word."""
+    row = {
+        "Timestamp": "2026-11-01 10:00:00",
+        "LogAttributes": {"event.name": "api_request", "session.id": "s-http", "cost_usd": "0.5", "input_tokens": "7"},
+    }
+    answer = write(server, "INSERT INTO otel_logs FORMAT JSONEachRow", json.dumps(row).encode() * 3)
+    assert answer.status == 200, answer.text
+    assert int(json.loads(answer.headers["X-ClickHouse-Summary"])["written_rows"]) >= 3
+    answer = ask(server, "SELECT count(), sum(cost_usd), any(input_tokens) FROM telemetry_events WHERE event_type = 'api_request'")
+    assert answer.text == "1\t0.5\t7\n"  # final is the default, and three times the same is once
+    assert ask(server, "SELECT count() FROM telemetry_events WHERE event_type = 'api_request'", final="0").text in ("1\n", "3\n")
+    answer = write(server, "INSERT INTO notes FORMAT JSONEachRow", b'{"id": "no number"}')
+    assert answer.status == 400 and "Code: 27" in answer.text or answer.status in (400, 500), answer.text
+
+
+def test_clickhouse_connect(server: Server) -> None:
+    client = clickhouse_connect.get_client(host="127.0.0.1", port=server.port, username="telemetry_user", password=WRITER_PASSWORD)
+    rows = [[i, f"row {i}", {"k": str(i)}] for i in range(1000, 3000)]
+    assert client.insert("notes", rows, column_names=["id", "text", "tags"], database="telemetry").written_rows == 2000
+    result = client.query(
+        "SELECT id, text, tags FROM telemetry.notes WHERE id >= {low:UInt64} AND id < 3000 ORDER BY id", parameters={"low": 1000}
+    )
+    assert [list(row) for row in result.result_rows] == rows
+    assert int(result.summary["read_rows"]) >= 2000
+    assert client.command("SELECT count() FROM notes WHERE id BETWEEN 1000 AND 2999") == 2000
+    client.command("ALTER TABLE notes DELETE WHERE id = 1000 SETTINGS mutations_sync = 1")
+    assert client.query("SELECT count() FROM notes WHERE id = 1000", settings={"max_threads": 1}).result_rows == [(0,)]
+    types = "SELECT toLowCardinality('a') l, toNullable(1) n, [1,2] a, toDateTime64('2026-01-02 03:04:05.678', 3, 'UTC') t, (1, 'x') p, 0.5::Float32 f"
+    assert client.query(types).result_rows[0][:3] == ("a", 1, [1, 2])
+    assert client.query("SELECT id FROM notes WHERE 0").result_rows == []
+    with pytest.raises(DatabaseError) as caught:
+        client.query("SELECT * FROM nowhere")
+    assert caught.value.code == 60 and caught.value.name == "UNKNOWN_TABLE"
+    with client.query_rows_stream("SELECT number, toString(number) FROM numbers(300000)") as stream:
+        assert sum(row[0] for row in stream) == 300000 * 299999 // 2
+    assert client.query("SELECT length({s:String})", parameters={"s": "long" * 50_000}).first_row == (200_000,)
+    client.close()
+
+
+def test_clickhouse_connect_async(server: Server) -> None:
+    async def go() -> None:
+        async with await clickhouse_connect.get_async_client(
+            host="127.0.0.1", port=server.port, username="telemetry_user", password=WRITER_PASSWORD
+        ) as client:
+            await client.insert("telemetry.notes", [[5000 + i, "x", {}] for i in range(100)], column_names=["id", "text", "tags"])
+            results = await asyncio.gather(*(client.query("SELECT count() FROM notes WHERE id BETWEEN 5000 AND 5099") for _ in range(20)))
+            assert {result.result_rows[0][0] for result in results} == {100}
+            with pytest.raises(DatabaseError) as caught:
+                await client.query("SELECT throwIf(1)")
+            assert caught.value.code == 395
+
+    asyncio.run(go())
+
+
+def running(server: Server, marker: str) -> int:
+    return int(server.owner(f"SELECT count() FROM system.processes WHERE query LIKE '%{marker}%' AND query NOT LIKE '%system.processes%'"))
+
+
+def until(condition, seconds: float = 5) -> float:
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)
+    return time.monotonic() - started
+
+
+def begin(server: Server, sql: str, port: int = 0, **params: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port or server.port))
+    query = urllib.parse.urlencode({"query": sql, "user": "telemetry_reader", "password": READER_PASSWORD} | params)
+    connection.sendall(f"GET /?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return connection
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT count() FROM numbers(1e12) WHERE NOT ignore(sipHash64(number), 'gone-1')", "SELECT number, 'gone-2' FROM numbers(1e12)"]
+)
+def test_a_query_ends_when_its_client_goes(server: Server, sql: str) -> None:
+    connection = begin(server, sql)
+    until(lambda: running(server, "gone-"))
+    connection.close()
+    assert until(lambda: not running(server, "gone-")) < 3
+
+
+def test_a_slow_reader_holds_no_memory(server: Server) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("memory is read from /proc")
+    ask(server, "SELECT number, repeat('x', 200) FROM numbers(300000)")
+    before = resident()
+    connections = [begin(server, "SELECT number, repeat('x', 200), 'slow' FROM numbers(1e11)") for _ in range(4)]
+    until(lambda: running(server, "slow") == 4)
+    time.sleep(1)
+    assert running(server, "slow") == 4
+    assert resident() - before < 200 << 20
+    for connection in connections:
+        connection.close()
+    until(lambda: not running(server, "slow"))
+
+
+def test_a_late_error_is_marked_and_breaks_off(server: Server) -> None:
+    answer_raw = b""
+    with begin(server, "SELECT throwIf(number = 3000000), repeat('x', 20) FROM numbers(4000000)", max_block_size="10000") as connection:
+        connection.settimeout(10)
+        while piece := connection.recv(1 << 16):
+            answer_raw += piece
+    assert answer_raw.startswith(b"HTTP/1.1 200") and b"__exception__" in answer_raw[-2000:] and b"Code: 395" in answer_raw[-2000:]
+    assert not answer_raw.endswith(b"0\r\n\r\n")
+    client = clickhouse_connect.get_client(host="127.0.0.1", port=server.port, username="telemetry_user", password=WRITER_PASSWORD)
+    with pytest.raises(DatabaseError) as caught:
+        client.query("SELECT throwIf(number = 3000000), repeat('x', 20) FROM numbers(10000000) SETTINGS max_block_size = 10000")
+    assert "395" in str(caught.value)
+    answer = ask(server, "SELECT throwIf(number = 3000000), repeat('x', 20) FROM numbers(10000000)", wait_end_of_query="1")
+    assert answer.status == 500
+
+
+def test_queries_run_beside_each_other(server: Server) -> None:
+    connection = begin(server, "SELECT count() FROM numbers(1e12) WHERE NOT ignore(sipHash64(number), 'beside') SETTINGS max_threads = 1")
+    until(lambda: running(server, "beside"))
+    started = time.monotonic()
+    assert ask(server, "SELECT 1").text == "1\n"
+    assert time.monotonic() - started < 1
+    connection.close()
+
+
+def test_packed_bodies_are_bounded(server: Server) -> None:
+    bomb = zlib.compressobj(9, zlib.DEFLATED, 31)
+    body = b"".join(bomb.compress(b" " * (1 << 20)) for _ in range(200)) + bomb.flush()
+    answer = write(server, "INSERT INTO notes FORMAT CSV", body, headers={"Content-Encoding": "gzip"})
+    assert answer.status == 413
+
+
+def test_stopping_ends_queries_and_the_engine_closes(tmp_path: Path) -> None:
+    """In a process of its own, for one process has one engine. It would crash if a query still ran."""
+    import sys
+
+    script = f"""
+import sys, threading, time
+sys.path[:0] = {[str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[2] / "src")]!r}
+from pathlib import Path
+from tests.store import test_clickhouse_http as t
+server = t.Server(Path({str(tmp_path)!r}))
+open_connections = [t.begin(server, sql) for sql in ["SELECT number FROM numbers(1e12)", "SELECT count() FROM numbers(1e12) WHERE NOT ignore(sipHash64(number))"] * 3]
+t.until(lambda: int(server.owner("SELECT count() FROM system.processes")) > 6)
+started = time.monotonic()
+server.close()
+print("closed", time.monotonic() - started < 5)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "closed True"), done.stderr[-2000:]
+
+
+def test_guard(server: Server) -> None:
+    for headers, status in (
+        ({"Host": "evil.example"}, 403), ({"Host": "localhost.evil.example:8123"}, 403), ({"Host": f"LOCALHOST:{server.port}"}, 200),
+        ({"Host": "[::1]:8123"}, 200), ({"Host": "127.0.0.1"}, 200), ({"Host": "127.0.0.1@evil.example"}, 403), ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403), ({"Origin": f"http://127.0.0.1:{server.port}"}, 200), ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Connection": "Upgrade", "Upgrade": "websocket"}, 403), ({"Host": ""}, 403),
+    ):  # fmt: skip
+        answer = ask(server, "SELECT 1", headers=headers)
+        assert answer.status == status, headers
+        assert not any(name.lower().startswith("access-control") for name in answer.headers)
+
+
+def test_nothing_is_left_running(server: Server) -> None:
+    until(lambda: int(server.owner("SELECT count() FROM system.processes")) == 1)
+    assert threading.active_count() < 60 and shutil

@@ -1,18 +1,19 @@
 -- What was spent: by chapter, feature, user, day, model, session, step, branch or project, or by two or three of these at once.
 -- Money has one source: api_request events. Metrics and spans repeat it and are never added.
+-- unpriced: requests with tokens and without a cost, so of a model whose price the client did not know.
 --
---   by        one to three of: chapter feature user day model session step branch project; with commas between
+--   by        one to three of: chapter feature user day session step branch project model; with commas between
 --   from      a moment or a day, in tz; empty: 30 days ago, at midnight
 --   to        a moment, or a day, which counts whole; empty: no end
 --   tz        the time zone in which days are cut, such as Europe/Berlin
 --   user, session      the whole name; empty: all
 --   chapter, feature   the whole name, its number ('33', '017'), or (unattributed); empty: all
---   type      event type: api_request; empty: the same
+--   type      event type: api_request; empty: all
 --   limit     how many groups; 0: all
 --
 -- `row` tells groups, what is unattributed, and the total, which is over all groups, also those beyond the limit.
--- unpriced: requests with tokens and without a cost, so of a model whose price the client did not know.
--- unattributed_usd: without the chapter, feature, step, branch, project or user it is grouped by; without a chapter if by none of these.
+-- unattributed: cost of requests without the chapter, feature, step, branch, project or user that they are grouped by; without a chapter if
+-- they are grouped by none of these.
 WITH
     splitByChar(',', {by:String}) AS by,
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
@@ -24,18 +25,18 @@ WITH
             if(has(by, 'chapter') OR NOT hasAny(by, ['feature', 'step', 'branch', 'project', 'user']), chapter_context = '', false)
                 OR if(has(by, 'feature'), e.feature = '', false) OR if(has(by, 'step'), workflow_step = '', false)
                 OR if(has(by, 'branch'), e.branch = '', false) OR if(has(by, 'project'), e.project = '', false)
-                OR if(has(by, 'user'), user_id = '', false) AS unattributed,
+                OR if(has(by, 'user'), user_id = '', false) AS without,
             e.token_count + e.cache_read_tokens + e.cache_creation_tokens AS all_tokens
         SELECT
-            if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0)) AS day,
             if(has(by, 'chapter'), chapter_context, '') AS chapter,
             if(has(by, 'feature'), e.feature, '') AS feature,
             if(has(by, 'user'), user_id, '') AS user,
-            if(has(by, 'model'), e.model, '') AS model,
+            if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0)) AS day,
             if(has(by, 'session'), session_id, '') AS session,
             if(has(by, 'step'), workflow_step, '') AS step,
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
+            if(has(by, 'model'), e.model, '') AS model,
             uniqState(session_id) AS sessions,
             count() AS requests,
             sum(e.cost_usd) AS cost_usd,
@@ -44,7 +45,7 @@ WITH
             sum(e.cache_creation_tokens) AS cache_creation_tokens,
             countIf(e.cost_usd = 0 AND all_tokens > 0) AS unpriced_requests,
             sumIf(all_tokens, e.cost_usd = 0) AS unpriced_tokens,
-            sumIf(e.cost_usd, unattributed) AS unattributed_usd
+            sumIf(e.cost_usd, without) AS unattributed
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type = 'api_request'
           AND timestamp >= since AND timestamp < until
@@ -55,15 +56,14 @@ WITH
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
           AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
-        GROUP BY day, chapter, feature, user, model, session, step, branch, project
+        GROUP BY chapter, feature, user, day, session, step, branch, project, model
     ),
     named AS
     (
         SELECT
-            map('day', toString(day), 'chapter', chapter, 'feature', feature, 'user', user, 'model', model,
-                'session', session, 'step', step, 'branch', branch, 'project', project) AS names,
-            if(throwIf(length(by) > 3 OR NOT hasAll(mapKeys(names), by),
-                       'by: one to three of chapter, feature, user, day, model, session, step, branch, project') = 0
+            map('chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'session', session, 'step', step,
+                'branch', branch, 'project', project, 'model', if(model = '', '(no model)', model)) AS names,
+            if(throwIf(length(by) > 3 OR NOT hasAll(mapKeys(names), by), 'by: one to three of chapter, feature, user, day, session, step, branch, project, model') = 0
                AND names[by[1]] = '', '(unattributed)', names[by[1]]) AS group_1,
             if(length(by) > 1 AND names[by[2]] = '', '(unattributed)', names[by[2]]) AS group_2,
             if(length(by) > 2 AND names[by[3]] = '', '(unattributed)', names[by[3]]) AS group_3,
@@ -81,7 +81,7 @@ SELECT
     sum(n.cache_creation_tokens) AS cache_creation_tokens,
     sum(n.unpriced_requests) AS unpriced_requests,
     sum(n.unpriced_tokens) AS unpriced_tokens,
-    sum(n.unattributed_usd) AS unattributed_usd,
+    sum(n.unattributed) AS unattributed,
     count() AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())

@@ -1,4 +1,4 @@
--- What stands under each report: whether events are missing, how late they came, and which client versions sent them.
+-- What stands under each report: whether events are missing, and which versions of Claude Code sent those that are there.
 --
 --   from, to, tz, user, session, chapter, feature     as in cost.sql; with a chapter or feature, the sessions that had requests for it
 --
@@ -23,13 +23,14 @@ WITH
     -- First look, without FINAL, which is the most that can be had at this price: a session whose numbers are simply 0, 1, … n, once
     -- each, is whole. All others, also those with events that came twice and were not merged yet, are looked at closely.
     (
-        SELECT tuple(sumIf(received, whole), count(), groupArrayIf(session_id, NOT whole))
+        SELECT tuple(sumIf(received, whole), count(), groupArrayIf(session_id, NOT whole), groupUniqArrayArray(versions))
         FROM
         (
             SELECT
                 session_id,
                 count() AS received,
                 max(assumeNotNull(event_sequence)) + 1 AS highest,
+                groupUniqArray(service_version) AS versions,
                 received = highest AND sum(assumeNotNull(event_sequence)) * 2 = highest * (highest - 1) AS whole
             FROM telemetry.telemetry_events
             WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
@@ -45,7 +46,7 @@ WITH
             session_id,
             assumeNotNull(event_sequence) AS number,
             -- of a process that began before `from`
-            session_id IN (SELECT session_id FROM telemetry.arrivals WHERE hour < toStartOfHour(since))
+            session_id IN (SELECT session_id FROM telemetry.session_summaries WHERE started_at < since)
                 AND timestamp < min(if(event_sequence = 0, timestamp, toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))) OVER (PARTITION BY session_id) AS begun
         FROM telemetry.telemetry_events FINAL
         WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
@@ -59,14 +60,18 @@ WITH
             times,
             max(times) OVER (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS expected_times,
             if(row_number() OVER upwards = 1,
-               if(begun, 0, number),
-               number - 1 - lagInFrame(number) OVER upwards) AS left_out
+               toInt64(if(begun, 0, number)),
+               toInt64(number) - 1 - toInt64(lagInFrame(number) OVER upwards)) AS left_out
         FROM counted
         WINDOW upwards AS (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
     )
 SELECT
     first_look.2 AS sessions,
     assumeNotNull(first_look.1) + sum(times) AS received,
-    toUInt64(sum(expected_times * (left_out + 1) - times)) AS gaps,
-    received + gaps AS expected
+    toUInt64(sum(toInt64(expected_times) * (left_out + 1) - toInt64(times))) AS gaps,
+    received + gaps AS expected,
+    arraySort(arrayFilter(version -> version != '', first_look.4)) AS versions,
+    -- these send their requests chunked, which some receivers lose (ours does not)
+    arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
+                versions) AS chunked_versions
 FROM reached

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 
@@ -20,12 +21,12 @@ examples:
 A day is cut in --tz, else in the setting timezone, else in the machine's zone. --to with a day includes that day. `(unattributed)` is what
 no chapter, feature … was known for at its moment; it can also be asked for: --chapter '(unattributed)'.
 """
-_TABLE_ROWS = 50
+_TABLE_ROWS = {"table": 50, "text": 20, "markdown": 50}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("report", metavar="REPORT", help="; ".join(f"{report.name}: {report.help}" for report in REPORTS.values()))
-    parser.add_argument("--by", metavar="NAME[,NAME]", help="group by chapter, feature, user, day, model, session, step, branch, project, …")
+    parser.add_argument("report", metavar="REPORT", nargs="?", help=", ".join(REPORTS) + "; without one, what each says")
+    parser.add_argument("--by", metavar="NAME[,NAME]", help="group by chapter, feature, user, day, session, step, branch, …")
     parser.add_argument("--since", metavar="AGE", help="12h, 7d, 4w: days and weeks from midnight (default 30d)")
     parser.add_argument("--from", dest="start", metavar="WHEN", help="a day or a moment: 2026-11-16, 2026-11-16T09:30")
     parser.add_argument("--to", dest="end", metavar="WHEN", help="a day, which is included, or a moment")
@@ -35,9 +36,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chapter", metavar="NAME", help="its name or its number: 33-agent-telemetry, 33")
     parser.add_argument("--session", metavar="ID")
     parser.add_argument("--type", metavar="NAME", help="only events of this type, where a report reads several")
-    parser.add_argument("--format", choices=("table", "json", "csv", "markdown"), default="table")
+    parser.add_argument("--format", choices=("table", "text", "json", "csv", "markdown"), default="table",
+                        help="text is the table without colours, 80 wide, at most a screen long")  # fmt: skip
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
-    parser.add_argument("--limit", type=int, metavar="N", help=f"rows to show; 0 is all (default {_TABLE_ROWS} in tables, else all)")
+    parser.add_argument("--limit", type=int, metavar="N", help=f"groups to show; 0 is all (default {_TABLE_ROWS['table']} in a table)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,32 +49,39 @@ def run(args: argparse.Namespace) -> int:
     from sp_telemetry.reports.run import ask
     from sp_telemetry.store.client import connect
 
+    if args.report is None:
+        return _list(args.format)
     report = chosen(args.report)
     home = Home.open()
     settings = home.settings()
-    limit = args.limit if args.limit is not None else _TABLE_ROWS if args.format in ("table", "markdown") else 0
+    limit = args.limit if args.limit is not None else _TABLE_ROWS.get(args.format, 0)
+    filters = {name: getattr(args, name) for name in FILTERS}
     asked = parameters(
-        report,
-        by=args.by,
-        since=args.since,
-        start=args.start,
-        end=args.end,
-        tz=args.tz or settings.timezone,
-        filters={name: getattr(args, name) for name in FILTERS},
-        limit=limit,
+        report, by=args.by, since=args.since, start=args.start, end=args.end, tz=args.tz or settings.timezone, filters=filters, limit=limit
     )
     result = ask(connect(home, settings), report, asked)
     if args.format == "table":
         terminal = sys.stdout.isatty()
-        width = shutil.get_terminal_size().columns if terminal else 80
-        out = render.text(result, width=width, max_rows=0, color=terminal and _colours())
+        out = render.text(result, shutil.get_terminal_size().columns if terminal else 80, max_rows=0, color=terminal and _colours())
     else:
         out = render.FORMATS[args.format](result)
     sys.stdout.write(out)
     return 0
 
 
-def _colours() -> bool:
-    import os
+def _list(format: str) -> int:
+    if format == "json":
+        import json
 
+        reports = [{"report": each.name, "help": each.help, "by": each.groupings, "default_by": each.default_by} for each in REPORTS.values()]
+        print(json.dumps(reports, indent=2))
+        return 0
+    for report in REPORTS.values():
+        print(f"{report.name:9} {report.help}")
+        print(f"{'':9} --by {', '.join(report.groupings)} (default {report.default_by})")
+    print("\nFor example: cost --chapter 33 --by day --since 7d")
+    return 0
+
+
+def _colours() -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

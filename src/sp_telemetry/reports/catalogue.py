@@ -1,7 +1,7 @@
 """Each report, declared once: its file, what it can be grouped by, its columns. The command line, the renderers and the tests read this.
 
-The files are in telemetry-server/queries/ and are asked as they stand. Each answers with rows of three kinds (column `row`: group,
-unattributed, total), the names in group_1 … group_3, and the columns declared here.
+The files are in telemetry-server/queries/ and are asked as they stand. Each answers with rows of three kinds (column `row`:
+group, unattributed, total), the names in group_1 … group_3, the columns declared here, `unattributed` (of `main`) and `groups`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from sp_telemetry import resources
 UNATTRIBUTED = "(unattributed)"
 #: groupings in which a request may have no name: context that was not known at its moment
 ATTRIBUTED = ("chapter", "feature", "step", "branch", "project", "user")
-#: columns of the total that say how far to trust a report
-FACTS = ("requests", "sessions", "unattributed_usd", "unpriced_requests", "unpriced_tokens")
 _COMMON = ("chapter", "feature", "user", "day", "session", "step", "branch", "project")
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a report. `rank` says which go first when the width does not hold all: 0 is always there, 9 never in a table."""
+    """A column of a report. `rank` says which give way first where a table is too narrow: 0 never does, 9 is not in tables at all."""
 
     name: str
     title: str
@@ -35,24 +33,20 @@ class Report:
     default_by: str
     groupings: tuple[str, ...]
     columns: tuple[Column, ...]
-    main: str  # the column that shares are of, and that rows are ordered by
-    source: str  # the events that it reads
-    types: tuple[str, ...]  # what --type may be
-
-    @property
-    def file(self) -> str:
-        return f"{self.name}.sql"
+    main: str  # the column that rows are ordered by, and shares are of
+    noun: str  # what `main` adds up
+    source: str  # the events that it reads, in words
+    types: tuple[str, ...]  # what --type may be; empty: anything
+    types_help: str = ""
 
     def sql(self) -> str:
-        return query(self.file)
+        return query(f"{self.name}.sql")
 
 
 def query(file: str) -> str:
     """The text of a shipped query."""
     return resources.path(f"telemetry-server/queries/{file}").read_text()
 
-
-_UNPRICED = (Column("unpriced_requests", "unpriced", "count", 9), Column("unpriced_tokens", "unpriced tokens", "tokens", 9))
 
 REPORTS = {
     report.name: report
@@ -63,12 +57,73 @@ REPORTS = {
                 Column("cost_usd", "cost", "money"),
                 Column("requests", "requests", "count"),
                 Column("sessions", "sessions", "count", 1),
-                Column("token_count", "in + out", "tokens", 2),
-                Column("cache_read_tokens", "cache read", "tokens", 3),
-                Column("cache_creation_tokens", "cache write", "tokens", 4),
-                *_UNPRICED,
+                Column("token_count", "in + out", "tokens", 3),
+                Column("cache_read_tokens", "cache read", "tokens", 4),
+                Column("cache_creation_tokens", "cache write", "tokens", 5),
+                Column("unpriced_requests", "unpriced", "count", 9),
+                Column("unpriced_tokens", "unpriced tokens", "tokens", 9),
             ),
-            "cost_usd", "api_request events", ("api_request",),
+            "cost_usd", "cost", "api_request events", ("api_request",),
+        ),
+        Report(
+            "tokens", "what was read, written and cached", "model", (*_COMMON, "model"),
+            (
+                Column("input_tokens", "input", "tokens"),
+                Column("output_tokens", "output", "tokens"),
+                Column("cache_read_tokens", "cache read", "tokens"),
+                Column("cache_creation_tokens", "cache write", "tokens"),
+                Column("cache_hit_ratio", "hit", "ratio", 1),
+                Column("requests", "requests", "count", 3),
+                Column("sessions", "sessions", "count", 4),
+                Column("cache_creation_5m_tokens", "written for 5 min", "tokens", 9),
+                Column("cache_creation_1h_tokens", "written for 1 h", "tokens", 9),
+                Column("token_count", "in + out", "tokens", 9),
+            ),
+            "token_count", "input and output tokens", "api_request events", ("api_request",),
+        ),
+        Report(
+            "sessions", "what happened in each session", "session", ("session", *(name for name in _COMMON if name != "session")),
+            (
+                Column("cost_usd", "cost", "money"),
+                Column("sessions", "sessions", "count", 5),
+                Column("prompts", "prompts", "count"),
+                Column("requests", "requests", "count"),
+                Column("tool_calls", "tools", "count", 1),
+                Column("tool_failures", "failed", "count", 1),
+                Column("api_errors", "errors", "count", 3),
+                Column("started_at", "first", "time", 2),
+                Column("ended_at", "last", "time", 9),
+                Column("elapsed_ms", "elapsed", "ms", 4),
+                Column("api_ms", "requests took", "ms", 9),
+            ),
+            "cost_usd", "cost", "user_prompt, api_request, api_error and tool_result events",
+            ("user_prompt", "api_request", "api_error", "tool_result"),
+        ),
+        Report(
+            "tools", "how often tools were called and failed, and how long they took", "tool", ("tool", *_COMMON),
+            (
+                Column("calls", "calls", "count"),
+                Column("failures", "failed", "count"),
+                Column("failure_ratio", "of calls", "ratio"),
+                Column("rejected", "rejected", "count", 1),
+                Column("p50_ms", "p50", "ms", 1),
+                Column("p95_ms", "p95", "ms", 1),
+                Column("result_bytes", "gave back", "bytes", 3),
+                Column("sessions", "sessions", "count", 4),
+            ),
+            "calls", "calls", "tool_result and tool_decision events", ("tool_result", "tool_decision"),
+        ),
+        Report(
+            "errors", "requests and tool calls that failed", "type", ("type", "code", "tool", "model", *_COMMON),
+            (
+                Column("errors", "errors", "count"),
+                Column("api_errors", "requests", "count"),
+                Column("tool_failures", "tool calls", "count"),
+                Column("sessions", "sessions", "count", 1),
+                Column("since_at", "first", "time", 3),
+                Column("latest_at", "last", "time", 1),
+            ),
+            "errors", "errors", "api_error, internal_error and failed tool_result events", (),
         ),
     )
-}
+}  # fmt: skip

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import textwrap
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sp_telemetry.reports.figures import plain
+from sp_telemetry.reports.figures import plain, printable
 
 if TYPE_CHECKING:
     from sp_telemetry.reports.run import Result
 
 
 def lines(result: Result, width: int) -> list[str]:
-    """One sentence of facts, wrapped at `width` (0: not at all), and one for each thing that needs to be known beside."""
-    facts = result.coverage
-    parts = [counted(facts["requests"], "request"), counted(facts["sessions"], "session")]
-    whole = result.total.get("cost_usd")
-    share = facts["unattributed_usd"] / whole if whole else 0
-    parts.append(f"{plain(share, 'ratio')} of cost unattributed")
+    """One line of facts, and one for each client version with a known fault; wrapped at `width` (0: not at all)."""
+    facts, total = result.coverage, result.total
+    parts = [counted(total[name], name[:-1]) for name in ("requests", "calls", "errors", "sessions") if name in total]
+    parts.append(f"{plain(facts['unattributed_share'], 'ratio').replace('%', ' %')} of {result.report.noun} unattributed")
     if facts["unpriced_requests"]:
         parts.append(f"{counted(facts['unpriced_requests'], 'request')} unpriced, {facts['unpriced_tokens']:,} tokens")
-    else:
+    elif facts["unpriced_requests"] is not None:
         parts.append("0 unpriced")
-    if "expected" in facts:
-        parts.append(f"gaps in event.sequence: {facts['gaps']:,} of {facts['expected']:,}")
-    end = result.parameters.end
-    until = f"{end:%Y-%m-%d}" if end else "now"
-    parts.append(f"source: {result.report.source}, {result.parameters.start:%Y-%m-%d} to {until} ({result.parameters.zone})")
+    parts.append(f"gaps in event.sequence: {facts['gaps']:,} of {facts['expected']:,}")
+    parts.append(f"source: {result.report.source}, {_range(result)} ({result.parameters.zone})")
     sentences = [" · ".join(parts)]
+    if facts["chunked_versions"]:
+        versions = ", ".join(map(printable, facts["chunked_versions"]))
+        sentences.append(f"Sent by Claude Code {versions}: some receivers lose requests of 2.1.191 to 2.1.211, which send them chunked.")
     if not width:
         return sentences
     return [line for sentence in sentences for line in textwrap.wrap(sentence, width, break_long_words=False, break_on_hyphens=False)]
@@ -35,3 +34,11 @@ def lines(result: Result, width: int) -> list[str]:
 
 def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _range(result: Result) -> str:
+    """The days of the range; with the times where it does not begin and end at midnight. An open end is today."""
+    start, end = result.parameters.start, result.parameters.end
+    if f"{start:%H%M}" != "0000" or (end and f"{end:%H%M}" != "0000"):
+        return f"{start:%Y-%m-%d %H:%M} to " + (f"{end:%Y-%m-%d %H:%M}" if end else "now")
+    return f"{start:%Y-%m-%d} to " + (f"{end - timedelta(days=1):%Y-%m-%d}" if end else "now")

@@ -8,7 +8,7 @@ from typing import Any
 
 def figure(value: Any, kind: str) -> str:
     """`value` for a table; a dash where there is none."""
-    return "–" if value is None or value == "" and kind != "text" else plain(value, kind)
+    return "-" if value is None else plain(value, kind)
 
 
 def plain(value: Any, kind: str) -> str:

@@ -39,7 +39,14 @@ class Parameters:
     def as_dict(self) -> dict[str, object]:
         """As a program reads them back (`--format json`)."""
         end = self.end.isoformat() if self.end else None
-        return {"by": list(self.by), "from": self.start.isoformat(), "to": end, "tz": self.zone, **self.filters, "limit": self.limit or None}
+        return {
+            "by": list(self.by),
+            "from": self.start.isoformat(),
+            "to": end,
+            "tz": self.zone,
+            **{name: self.filters.get(name) for name in FILTERS},
+            "limit": self.limit or None,
+        }
 
 
 FILTERS = ("user", "feature", "chapter", "session", "type")
@@ -76,7 +83,7 @@ def parameters(
     if limit < 0:
         raise UsageError(f"--limit is {limit}; expected 0 (all) or more.")
     kept = {name: value.strip() for name, value in (filters or {}).items() if value and value.strip()}
-    if kept.get("type") and kept["type"] not in report.types:
+    if kept.get("type") and report.types and kept["type"] not in report.types:
         raise UsageError(f"--type is {kept['type']!r}; the report {report.name} reads {_listed(report.types)}.")
     return Parameters(groupings(report, by), begin, until, zone.key, kept, limit)
 
@@ -138,7 +145,8 @@ def _zone(name: str) -> ZoneInfo:
     except (KeyError, ValueError, OSError):
         from zoneinfo import available_timezones
 
-        raise UsageError(f"The time zone is {name!r}; expected a name like Europe/Berlin.{_meant(name, sorted(available_timezones()))}") from None
+        meant = _meant(name, sorted(available_timezones()))
+        raise UsageError(f"The time zone is {name!r}; expected a name like Europe/Berlin.{meant}") from None
 
 
 def _readable(when: datetime, text: str) -> datetime:

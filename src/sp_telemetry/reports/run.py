@@ -13,14 +13,14 @@ from sp_telemetry.reports.parameters import Parameters
 
 
 class Answering(Protocol):
-    """What a report asks of a client: rows as dictionaries. See `store.client.Client`."""
+    """What a report asks of a client: an answer whose `records()` are rows as dictionaries. See `store.client.Client`."""
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = ...) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Result:
-    """A report's answer. `rows` are the groups, unattributed last; `total` is over all groups, `more` are those beyond the limit."""
+    """A report's answer. `rows` are the groups, unattributed last; `total` is over all groups, `more` counts those beyond the limit."""
 
     report: Report
     parameters: Parameters
@@ -43,16 +43,22 @@ def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
     """The answer to `report`. Raises NothingStored where there is nothing to answer with."""
     asked = parameters.for_query()
     answers = client.query(report.sql(), asked).records()
-    coverage = client.query(catalogue.query("coverage.sql"), asked).records()[0]
-    total = next((row for row in answers if row["row"] == "total"), None)
+    total = next(row for row in answers if row["row"] == "total")
     groups = [row for row in answers if row["row"] != "total"]
-    if total is None or not groups:
+    if not groups:
         raise _nothing(client, report, parameters)
     names = [column.name for column in report.columns]
     rows = [_row(parameters.by, names, row) for row in groups]
     if len(parameters.by) == 1 and parameters.by[0] in ATTRIBUTED and groups[-1]["row"] != "unattributed":
-        rows.append({parameters.by[0]: UNATTRIBUTED} | dict.fromkeys(names, 0))  # also when it is nothing: that is worth knowing
-    coverage = coverage | {name: total[name] for name in catalogue.FACTS if name in total}
+        rows.append({parameters.by[0]: UNATTRIBUTED} | {name: _none_of(total[name]) for name in names})  # that it is nothing is worth a row
+    coverage = {
+        **client.query(catalogue.query("coverage.sql"), asked).records()[0],
+        "unattributed": total["unattributed"],
+        "unattributed_share": total["unattributed"] / total[report.main] if total[report.main] else 0.0,
+        "unpriced_requests": total.get("unpriced_requests"),
+        "unpriced_tokens": total.get("unpriced_tokens"),
+        "source": report.source,
+    }
     return Result(report, parameters, rows, {name: total[name] for name in names}, coverage, total["groups"] - len(groups))
 
 
@@ -60,16 +66,22 @@ def _row(by: tuple[str, ...], names: list[str], row: Mapping[str, Any]) -> dict[
     return {name: row[f"group_{place}"] for place, name in enumerate(by, 1)} | {name: row[name] for name in names}
 
 
+def _none_of(value: Any) -> Any:
+    """What a group of no events has in a column: 0 of what is counted, nothing of what is measured."""
+    return type(value)() if isinstance(value, int | float) else None
+
+
 def _nothing(client: Answering, report: Report, parameters: Parameters) -> NothingStored:
-    sql = "SELECT count() AS events, max(timestamp) AS newest FROM telemetry.telemetry_events"
-    stored = client.query(sql).records()[0]
+    stored = client.query("SELECT count() AS events, max(timestamp) AS newest FROM telemetry.telemetry_events").records()[0]
     if not stored["events"]:
         return NothingStored(
-            "Nothing is stored yet.", "`/sp.telemetry-setup` in Claude Code switches telemetry on; `sp-telemetry demo` shows it on recorded sessions."
+            "Nothing is stored yet.",
+            "`/sp.telemetry-setup` in Claude Code switches telemetry on; `sp-telemetry demo` shows reports on recorded sessions.",
         )
     wanted = ", ".join(f"{name} {value}" for name, value in parameters.filters.items())
     end = f"{parameters.end:%Y-%m-%d %H:%M}" if parameters.end else "now"
+    range = f"from {parameters.start:%Y-%m-%d %H:%M} to {end} ({parameters.zone})"
     return NothingStored(
-        f"Nothing for {report.name} from {parameters.start:%Y-%m-%d %H:%M} to {end} ({parameters.zone})" + (f" with {wanted}." if wanted else "."),
+        f"Nothing for {report.name} {range}{' with ' + wanted if wanted else ''}.",
         f"The newest of {stored['events']:,} stored events is of {str(stored['newest'])[:16]} UTC; --since goes further back.",
     )

@@ -1,0 +1,95 @@
+-- Sessions and what happened in them: prompts, requests, tool calls, failures, cost. By session: a row for each; by anything else:
+-- how many had something to do with it, so a session may count in several groups, and once in the total.
+-- elapsed_ms is from the first of these events to the last, pauses included; api_ms is the time that requests took.
+--
+--   by        one to three of: session chapter feature user day step branch project; with commas between
+--   from      a moment or a day, in tz; empty: 30 days ago, at midnight
+--   to        a moment, or a day, which counts whole; empty: no end
+--   tz        the time zone in which days are cut, such as Europe/Berlin
+--   user, session      the whole name; empty: all
+--   chapter, feature   the whole name, its number ('33', '017'), or (unattributed); empty: all
+--   type      event type: user_prompt, api_request, api_error or tool_result; empty: all
+--   limit     how many groups; 0: all
+--
+-- `row` tells groups, what is unattributed, and the total, which is over all groups, also those beyond the limit.
+-- unattributed: cost of requests without the chapter, feature, step, branch, project or user that they are grouped by; without a chapter if
+-- they are grouped by none of these.
+WITH
+    splitByChar(',', {by:String}) AS by,
+    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
+    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
+       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    events AS
+    (
+        WITH
+            if(has(by, 'chapter') OR NOT hasAny(by, ['feature', 'step', 'branch', 'project', 'user']), chapter_context = '', false)
+                OR if(has(by, 'feature'), e.feature = '', false) OR if(has(by, 'step'), workflow_step = '', false)
+                OR if(has(by, 'branch'), e.branch = '', false) OR if(has(by, 'project'), e.project = '', false)
+                OR if(has(by, 'user'), user_id = '', false) AS without
+        SELECT
+            if(has(by, 'session'), session_id, '') AS session,
+            if(has(by, 'chapter'), chapter_context, '') AS chapter,
+            if(has(by, 'feature'), e.feature, '') AS feature,
+            if(has(by, 'user'), user_id, '') AS user,
+            if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0)) AS day,
+            if(has(by, 'step'), workflow_step, '') AS step,
+            if(has(by, 'branch'), e.branch, '') AS branch,
+            if(has(by, 'project'), e.project, '') AS project,
+            uniqState(session_id) AS sessions,
+            min(timestamp) AS first_at,
+            max(timestamp) AS last_at,
+            countIf(event_type = 'user_prompt') AS prompts,
+            countIf(event_type = 'api_request') AS requests,
+            countIf(event_type = 'api_error') AS api_errors,
+            countIf(event_type = 'tool_result') AS tool_calls,
+            countIf(event_type = 'tool_result' AND success = false) AS tool_failures,
+            sum(e.cost_usd) AS cost_usd,
+            sumIf(e.duration_ms, event_type = 'api_request') AS api_ms,
+            sumIf(e.cost_usd, without) AS unattributed
+        FROM telemetry.telemetry_events AS e FINAL
+        WHERE event_type IN ('user_prompt', 'api_request', 'api_error', 'tool_result')
+          AND timestamp >= since AND timestamp < until
+          AND if({type:String} = '', true, event_type = {type:String})
+          AND if({user:String} = '', true, user_id = {user:String})
+          AND if({session:String} = '', true, session_id = {session:String})
+          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+                 OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
+          AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
+                 OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
+        GROUP BY session, chapter, feature, user, day, step, branch, project
+    ),
+    named AS
+    (
+        SELECT
+            map('session', session, 'chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'step', step,
+                'branch', branch, 'project', project) AS names,
+            if(throwIf(length(by) > 3 OR NOT hasAll(mapKeys(names), by), 'by: one to three of session, chapter, feature, user, day, step, branch, project') = 0
+               AND names[by[1]] = '', '(unattributed)', names[by[1]]) AS group_1,
+            if(length(by) > 1 AND names[by[2]] = '', '(unattributed)', names[by[2]]) AS group_2,
+            if(length(by) > 2 AND names[by[3]] = '', '(unattributed)', names[by[3]]) AS group_3,
+            *
+        FROM events
+    )
+SELECT
+    multiIf(grouping(group_1) = 1, 'total', group_1 = '(unattributed)', 'unattributed', 'group') AS row,
+    group_1, group_2, group_3,
+    sum(n.cost_usd) AS cost_usd,
+    uniqMerge(n.sessions) AS sessions,
+    sum(n.prompts) AS prompts,
+    sum(n.requests) AS requests,
+    sum(n.tool_calls) AS tool_calls,
+    sum(n.tool_failures) AS tool_failures,
+    sum(n.api_errors) AS api_errors,
+    sum(n.api_ms) AS api_ms,
+    toTimeZone(min(n.first_at), {tz:String}) AS started_at,
+    toTimeZone(max(n.last_at), {tz:String}) AS ended_at,
+    dateDiff('millisecond', started_at, ended_at) AS elapsed_ms,
+    sum(n.unattributed) AS unattributed,
+    count() AS groups
+FROM named AS n
+GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())
+ORDER BY
+    indexOf(['group', 'unattributed', 'total'], row),
+    if(by[1] = 'day', group_1, '') DESC, sum(cost_usd) OVER (PARTITION BY row, group_1) DESC, group_1,
+    group_2 = '(unattributed)', if(by[2] = 'day', group_2, '') DESC, cost_usd DESC, group_2, group_3
+LIMIT if({limit:UInt64} = 0, 1000000000, {limit:UInt64}) BY row

@@ -6,7 +6,7 @@
 # CLAUDE_PLUGIN_DATA holds two caches that keep this cheap; both can be deleted at any time:
 #   python           the interpreter that hook.py last ran under (a version manager's shim costs ten times its start)
 #   heads/SESSION    directory, HEAD file and its first line when the context was last looked at
-# SP_TELEMETRY_HOOKS=0 switches every hook off.
+# SP_TELEMETRY_HOOKS=0 switches every hook off; SP_TELEMETRY_PYTHON names the only interpreter to try.
 
 [ "${SP_TELEMETRY_HOOKS:-1}" != 0 ] || exit 0
 data=${CLAUDE_PLUGIN_DATA:-}
@@ -23,22 +23,27 @@ hook() { # interpreter, where it came from
 }
 what=$1
 
-if [ -n "$data" ] && IFS= read -r python 2>/dev/null <"$data/python" && [ -x "$python" ]; then
+if [ -n "${SP_TELEMETRY_PYTHON:-}" ]; then
+    set -- "$SP_TELEMETRY_PYTHON"
+else
+    set -- python3 /opt/homebrew/bin/python3 /usr/local/bin/python3 /usr/bin/python3
+fi
+if [ -z "${SP_TELEMETRY_PYTHON:-}" ] && [ -n "$data" ] && IFS= read -r python 2>/dev/null <"$data/python" && [ -x "$python" ]; then
     hook "$python" cache && exit 0
     rm -f "$data/python" 2>/dev/null
 fi
-for python in python3 /opt/homebrew/bin/python3 /usr/local/bin/python3 /usr/bin/python3; do
+for python in "$@"; do
     found=$(command -v "$python" 2>/dev/null) || continue
     # Without the developer tools, macOS answers a call of its python3 with a window that offers to install them.
     if [ "$found" = /usr/bin/python3 ] && [ -x /usr/bin/xcode-select ] &&
         [ ! -d /Library/Developer/CommandLineTools ] && [ ! -d /Applications/Xcode.app ]; then
         continue
     fi
-    hook "$found" path && exit 0
+    hook "$found" "${SP_TELEMETRY_PYTHON:-path}" && exit 0
 done
 
 # No Python of 3.9 or later ran. One small file says so to `sp-telemetry doctor`.
 if [ -n "$data" ]; then
-    { mkdir -p "$data" && printf 'no Python 3.9 or later ran the hooks; PATH=%s\n' "$PATH" >"$data/no-python"; } 2>/dev/null
+    { mkdir -p "$data" && printf 'no Python 3.9 or later was found by the hooks\n' >"$data/no-python"; } 2>/dev/null
 fi
 exit 0

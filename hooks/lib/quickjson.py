@@ -28,7 +28,9 @@ def loads(text):
     start = len(text) - len(text.lstrip(" \t\r\n\ufeff"))
     try:
         return _scan(text, start)[0]
-    except (StopIteration, ImportError):
+    except RecursionError:
+        raise
+    except Exception:  # the scanner looks for json.decoder's error, which isn't loaded: SystemError or ImportError, by version
         raise ValueError("not JSON") from None
 
 

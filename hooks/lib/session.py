@@ -175,7 +175,9 @@ def _record(values):
 def _note_head(session, repository, shell_directory):
     """For run.sh: what has to be as it was for the next Bash call to need no look."""
     data = os.environ.get("CLAUDE_PLUGIN_DATA")
-    if not data or not shell_directory or not repository.git_dir or session != os.environ.get("CLAUDE_CODE_SESSION_ID"):
+    if not data or not shell_directory or not repository.git_dir:
+        return
+    if session != os.environ.get("CLAUDE_CODE_SESSION_ID") or session != _file_name(session):
         return
     head = os.path.join(repository.git_dir, "HEAD")
     noted = "{}\n{}\n{}".format(shell_directory, head, places.read(head, 4096).partition("\n")[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from functools import lru_cache
 
 from sp_telemetry.errors import QueryFailed
@@ -18,9 +18,15 @@ from sp_telemetry.serve import clickhouse_access as access
 from sp_telemetry.serve.clickhouse_request import Asked, refuse
 from sp_telemetry.store.engine import OWNER, Engine, Handle, Work
 
-# What these formats write of no rows is nothing, so an empty stream is their whole answer.
-_EMPTY = frozenset("TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV JSONEachRow JSONLines NDJSON JSONCompactEachRow RowBinary Null Values "
-                   "LineAsString RawBLOB Vertical SQLInsert TSKV Pretty PrettyCompact PrettySpace Native".split())  # fmt: skip
+# The engine's stream formats each piece as if it were a whole answer. Of these formats pieces can be put together again: they have
+# no frame, or a header of so many lines. Every other format (JSON, Pretty, Parquet, …) is asked for as a whole.
+_PIECEWISE = dict.fromkeys(
+    "TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV JSONEachRow JSONLines NDJSON JSONCompactEachRow RowBinary LineAsString RawBLOB "
+    "SQLInsert TSKV Native".split(),
+    0,
+)  # fmt: skip
+_PIECEWISE |= dict.fromkeys("TabSeparatedWithNames TSVWithNames TSVRawWithNames TabSeparatedRawWithNames CSVWithNames".split(), 1)
+_PIECEWISE |= dict.fromkeys("TabSeparatedWithNamesAndTypes TSVWithNamesAndTypes CSVWithNamesAndTypes".split(), 2)
 
 
 class Control:
@@ -40,7 +46,8 @@ class Control:
             with self._reading:
                 return self._reader.query("SELECT formatQuery({q:String})", "RawBLOB", {"q": escaped}).decode()
         except QueryFailed as error:
-            raise QueryFailed(re.sub(r": In scope SELECT formatQuery\(.*\)(?=\.? ?\()", "", str(error), flags=re.DOTALL), code=error.code) from None
+            message = re.sub(r": In scope SELECT formatQuery\(.*\)(?=\.? ?\()", "", str(error), flags=re.DOTALL)
+            raise QueryFailed(message, code=error.code) from None
 
     def examine(self, asked: Asked, user: str) -> access.Statement:
         """What the statement is, by the engine's own parser. Raises QueryFailed for what isn't one statement, or isn't allowed."""
@@ -76,7 +83,7 @@ class Run:
     def work(self) -> Work:
         return self._handle.last if self._handle else Work()
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Generator[bytes]:
         """The answer, piece by piece; at least one, be it empty. Closing the iterator ends the query."""
         with self._open() as handle:
             self._handle = handle
@@ -84,16 +91,23 @@ class Run:
             if asked.data is not None:
                 handle.insert(asked.sql, asked.insert_format, [asked.data])
                 yield b""
-            elif not self._statement.streams:
+            elif not self._statement.streams or self.format not in _PIECEWISE:
                 yield handle.query(asked.sql, asked.default_format, dict(asked.parameters))
             else:
-                some = False
+                first = b""
                 for piece in handle.stream(asked.sql, asked.default_format, dict(asked.parameters)):
-                    some = True
-                    yield piece
-                if not some:  # the engine's stream has no frame around no rows (JSON's brackets, a header's names)
-                    empty = self.format in _EMPTY
-                    yield b"" if empty else handle.query(asked.sql, asked.default_format, dict(asked.parameters))
+                    yield piece[len(self._head(first, piece)) :] if first else piece
+                    first = first or piece
+                if not first:  # the engine's stream has not even a header around no rows
+                    yield handle.query(asked.sql, asked.default_format, dict(asked.parameters))
+
+    def _head(self, first: bytes, piece: bytes) -> bytes:
+        """The header of `first` that the engine repeats at the start of each later `piece`."""
+        lines = _PIECEWISE[self.format]
+        end = 0
+        for _ in range(lines):
+            end = first.index(b"\n", end) + 1
+        return first[:end] if piece.startswith(first[:end]) else b""
 
     def _open(self) -> Handle:
         # The marker is given at opening: what SET changes does not show in system.processes.

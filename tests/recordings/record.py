@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from tests.client import ClaudeCode, MessagesApi, NeutralHomes, OtlpRecorder, Run, executable  # noqa: E402
 from tests.client.neutral import NoNamespaces  # noqa: E402
-from tests.recordings import book, clean  # noqa: E402
+from tests.recordings import book, clean, contexts, reading  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 HOOKS = ("SessionStart", "UserPromptSubmit", "PostToolUse", "PostToolUseFailure", "CwdChanged", "SubagentStart")
@@ -221,6 +221,7 @@ def main() -> int:
         for recording in RECORDINGS:
             if wanted in (None, recording.name):
                 target = make(recording)
+                contexts.write(reading.Recording(target))
                 size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
                 print(f"{recording.name}: {len(list(target.glob('*.*.*')))} exports, {size / 1024:.0f} KiB")
     except NoNamespaces as reason:

@@ -63,7 +63,10 @@ def test_arguments_arrive_as_they_were_typed(session: Session, typed_words: Any,
 
 @pytest.mark.parametrize(
     "attack",
-    ['"; touch x; "', "$(touch x)", "`touch x`", "a; touch x", "a | touch x", "a && touch x", "> x", "' ; touch x ; '", "\\\" `touch x`", "a\ntouch x"],
+    [
+        '"; touch x; "', "$(touch x)", "`touch x`", "a; touch x", "a | touch x",
+        "a && touch x", "> x", "' ; touch x ; '", "\\\" `touch x`", "a\ntouch x",
+    ],
 )
 def test_no_argument_is_run(session: Session, attack: str) -> None:
     assert words(session, attack)[0] == "report"

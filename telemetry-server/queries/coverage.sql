@@ -46,7 +46,9 @@ WITH
             session_id,
             assumeNotNull(event_sequence) AS number,
             -- of a process that began before `from`
-            session_id IN (SELECT session_id FROM telemetry.session_summaries WHERE started_at < since)
+            session_id IN (
+                SELECT session_id FROM telemetry.telemetry_events
+                WHERE timestamp >= since - INTERVAL 7 DAY AND timestamp < since AND session_id IN (SELECT arrayJoin(first_look.3)))
                 AND timestamp < min(if(event_sequence = 0, timestamp, toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))) OVER (PARTITION BY session_id) AS begun
         FROM telemetry.telemetry_events FINAL
         WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL

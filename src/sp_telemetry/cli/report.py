@@ -73,8 +73,8 @@ def _list(format: str) -> int:
     if format == "json":
         import json
 
-        reports = [{"report": each.name, "help": each.help, "by": each.groupings, "default_by": each.default_by} for each in REPORTS.values()]
-        print(json.dumps(reports, indent=2))
+        known = [{"report": each.name, "help": each.help, "by": each.groupings, "default_by": each.default_by} for each in REPORTS.values()]
+        print(json.dumps(known, indent=2))
         return 0
     for report in REPORTS.values():
         print(f"{report.name:9} {report.help}")

@@ -33,6 +33,23 @@ class Answer:
     rows: list[list[Any]]
     statistics: Mapping[str, Any]
 
+    @classmethod
+    def read(cls, text: bytes) -> Answer:
+        """What FORMAT JSONCompact wrote. Raises QueryFailed where it is an error, whole or behind the first rows."""
+        try:
+            document = json.loads(text)
+        except ValueError:
+            raise _failure(text.decode(errors="replace"), 0) from None
+        if "exception" in document:
+            raise _failure(document["exception"], 0)
+        types = [column["type"] for column in document["meta"]]
+        whole = [index for index, kind in enumerate(types) if _is_integer(kind)]
+        for row in document["data"]:
+            for index in whole:
+                if row[index].__class__ is str:  # servers before 25.8 quote 64-bit numbers
+                    row[index] = int(row[index])
+        return cls([column["name"] for column in document["meta"]], types, document["data"], document.get("statistics", {}))
+
     def records(self) -> list[dict[str, Any]]:
         return [dict(zip(self.names, row, strict=True)) for row in self.rows]
 
@@ -54,21 +71,7 @@ class Client:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         """The whole answer to one statement with `{name:Type}` parameters. Raises ServerUnreachable, QueryFailed."""
-        text = b"".join(self.stream(sql, "JSONCompact", parameters))
-        try:
-            document = json.loads(text)
-        except ValueError:
-            raise _failure(text.decode(errors="replace"), 0) from None
-        if "exception" in document:  # the engine failed when it had already begun to answer
-            raise _failure(document["exception"], 0)
-        types = [column["type"] for column in document["meta"]]
-        whole = [index for index, kind in enumerate(types) if _is_integer(kind)]
-        rows = document["data"]
-        for row in rows:
-            for index in whole:
-                if row[index].__class__ is str:  # servers before 25.8 quote 64-bit numbers
-                    row[index] = int(row[index])
-        return Answer([column["name"] for column in document["meta"]], types, rows, document.get("statistics", {}))
+        return Answer.read(b"".join(self.stream(sql, "JSONCompact", parameters)))
 
     def stream(self, sql: str, format: str, parameters: Mapping[str, Any] | None = None) -> Iterator[bytes]:
         """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`."""

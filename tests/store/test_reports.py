@@ -54,14 +54,23 @@ def recorded(server: Server) -> Iterator[list[dict[str, Any]]]:
         rows = [{"session_id": session, "at": at_ns, "received_at": at_ns, **context} for session, at_ns, context in contexts]
         lines = "\n".join(json.dumps({**row, "at": row["at"] / 1e9, "received_at": row["at"] / 1e9}) for row in rows)
         assert "'" not in lines
-        server.owner(f"INSERT INTO telemetry.session_context (session_id, at, received_at, {', '.join(CONTEXT)}) FORMAT JSONEachRow\n{lines}")
+        server.owner(
+            f"INSERT INTO telemetry.session_context (session_id, at, received_at, {', '.join(CONTEXT)}) FORMAT JSONEachRow\n{lines}"
+        )
         for request, body in [*recording.requests("logs")] * 2:
             store(server, request["file"], body)
         for event in recording.events():
-            before = [context for session, at_ns, context in contexts if session == event.attributes["session.id"] and at_ns <= event.time_ns]
+            before = [
+                context for session, at_ns, context in contexts if session == event.attributes["session.id"] and at_ns <= event.time_ns
+            ]
             attributes = {**event.resource, **event.attributes}
             key = (event.name, attributes["session.id"], event.time_ns, attributes["event.sequence"])
-            events[key] = {**attributes, "name": event.name, "time_ns": event.time_ns, **(before[-1] if before else dict.fromkeys(CONTEXT, ""))}
+            events[key] = {
+                **attributes,
+                "name": event.name,
+                "time_ns": event.time_ns,
+                **(before[-1] if before else dict.fromkeys(CONTEXT, "")),
+            }
     yield list(events.values())
     clear(server)
 
@@ -143,7 +152,11 @@ def grouped(events: list[dict[str, Any]], by: str) -> dict[tuple[str, ...], list
 def answered(result: Result) -> dict[tuple[str, ...], dict[str, Any]]:
     """Rows by name, without the one that says nothing is unattributed."""
     main = result.report.main
-    return {tuple(row[name] for name in result.parameters.by): row for row in result.rows if row[main] or row.get("requests") or row.get("sessions")}
+    return {
+        tuple(row[name] for name in result.parameters.by): row
+        for row in result.rows
+        if row[main] or row.get("requests") or row.get("sessions")
+    }
 
 
 GROUPINGS = ["chapter", "feature", "user", "day", "model", "session", "step", "branch", "project", "day,chapter", "user,feature,model"]
@@ -155,7 +168,10 @@ def test_cost_and_tokens_are_those_of_the_recordings(client: Client, recorded: l
     cost, tokens = report(client, "cost", by), report(client, "tokens", by)
     assert answered(cost).keys() == answered(tokens).keys() == expected.keys()
     for key, events in expected.items():
-        total = {name: sum(int(event[name]) for event in events) for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")}
+        total = {
+            name: sum(int(event[name]) for event in events)
+            for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens")
+        }
         spent, used = answered(cost)[key], answered(tokens)[key]
         assert spent["cost_usd"] == pytest.approx(math.fsum(event["cost_usd"] for event in events), abs=1e-9)
         assert (spent["requests"], spent["sessions"]) == (len(events), len({event["session.id"] for event in events}))
@@ -304,7 +320,10 @@ ROW = st.fixed_dictionaries(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(ROW, min_size=1, max_size=40), by=st.lists(st.sampled_from(REPORTS["cost"].groupings), min_size=1, max_size=3, unique=True))
+@given(
+    rows=st.lists(ROW, min_size=1, max_size=40),
+    by=st.lists(st.sampled_from(REPORTS["cost"].groupings), min_size=1, max_size=3, unique=True),
+)
 def test_every_grouping_adds_up_to_what_is_stored(server: Server, client: Client, rows: list[dict[str, Any]], by: list[str]) -> None:
     write(server, rows)
     requests = [row for row in rows if row["event_type"] == "api_request"]
@@ -331,7 +350,9 @@ RUNS = st.lists(st.tuples(st.integers(1, 12), st.sets(st.integers(0, 11), max_si
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sessions=st.lists(RUNS, min_size=1, max_size=3))
-def test_what_is_missing_is_found_without_any_order_of_time(server: Server, client: Client, sessions: list[list[tuple[int, set[int]]]]) -> None:
+def test_what_is_missing_is_found_without_any_order_of_time(
+    server: Server, client: Client, sessions: list[list[tuple[int, set[int]]]]
+) -> None:
     """Runs of a session lose numbers, but none of them one that is the last of any: those are the ones that can't be told."""
     rows, lost, second = [], 0, 0
     for number, runs in enumerate(sessions):
@@ -353,7 +374,13 @@ def test_a_process_under_way_at_the_start_of_the_range_is_not_a_gap(server: Serv
     start = datetime(2026, 3, 1, 20, tzinfo=UTC)
     numbers = [*range(12), *range(4)]  # resumed once, after four hours of an hour each number
     rows = [
-        {"timestamp": f"{start + timedelta(hours=hour):%F %T}", "event_type": "api_request", "session_id": "s", "event_sequence": number, "cost_usd": 1.0}
+        {
+            "timestamp": f"{start + timedelta(hours=hour):%F %T}",
+            "event_type": "api_request",
+            "session_id": "s",
+            "event_sequence": number,
+            "cost_usd": 1.0,
+        }
         for hour, number in enumerate(numbers)
         if number != 9
     ]
@@ -364,7 +391,10 @@ def test_a_process_under_way_at_the_start_of_the_range_is_not_a_gap(server: Serv
 
 def test_days_are_cut_in_the_zone_also_when_it_changes_its_clocks(server: Server, client: Client) -> None:
     at = ["2026-03-28 22:59:59", "2026-03-28 23:00:00", "2026-03-29 21:59:59", "2026-03-29 22:00:00"]  # Berlin: summer from the 29th on
-    write(server, [{"timestamp": each, "event_type": "api_request", "session_id": "s", "cost_usd": 2.0**place} for place, each in enumerate(at)])
+    write(
+        server,
+        [{"timestamp": each, "event_type": "api_request", "session_id": "s", "cost_usd": 2.0**place} for place, each in enumerate(at)],
+    )
     result = report(client, "cost", "day", start="2026-03-28", tz="Europe/Berlin")
     assert [(row["day"], row["cost_usd"]) for row in result.rows] == [("2026-03-30", 8.0), ("2026-03-29", 6.0), ("2026-03-28", 1.0)]
     only = report(client, "cost", "day", start="2026-03-29", end="2026-03-29", tz="Europe/Berlin")

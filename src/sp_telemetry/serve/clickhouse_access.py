@@ -24,13 +24,21 @@ from sp_telemetry.serve.clickhouse_request import Credentials, refuse
 
 DATABASE = "telemetry"
 HIDDEN = frozenset({"installation"})
-SYSTEM_TABLES = frozenset(
-    "one numbers numbers_mt zeros tables columns databases settings functions formats table_functions table_engines data_type_families "
-    "processes parts merges mutations time_zones keywords contributors".split()
-)
+# fmt: off
+SYSTEM_TABLES = frozenset([
+    "one", "numbers", "numbers_mt", "zeros", "tables", "columns", "databases", "settings", "functions", "formats",
+    "table_functions", "table_engines", "data_type_families", "processes", "parts", "merges", "mutations", "time_zones",
+    "keywords", "contributors",
+])
+# fmt: on
 INFORMATION_TABLES = frozenset({"tables", "columns", "schemata", "views"})
 # Table functions that only compute. Every other one that the engine knows is refused, so a new version adds nothing by itself.
-TABLE_FUNCTIONS = frozenset("numbers numbers_mt zeros zeros_mt generate_series generateseries values null view generaterandom format".split())
+# fmt: off
+TABLE_FUNCTIONS = frozenset([
+    "numbers", "numbers_mt", "zeros", "zeros_mt", "generate_series", "generateseries", "values", "null", "view", "generaterandom",
+    "format",
+])
+# fmt: on
 # Functions that read files, reach other machines, look into other tables by name, or tell about the machine.
 FUNCTIONS = re.compile(
     r"file|catboostevaluate|dictget.*|dicthas|dictisin|joinget.*|getmacro|getserversetting|getserverport|reversednsquery|ai[A-Z].*|ai_.*|ai(generate|embed|"
@@ -88,7 +96,8 @@ class Access:
 
     def settings(self, user: str, asked: Mapping[str, str]) -> dict[str, str]:
         """The settings that a query of `user` runs with. Raises 452 for one that is not theirs to change, or beyond its limit."""
-        limits = {"max_execution_time": self.query_timeout_s, "max_memory_usage": self.query_memory_mib << 20, "max_result_rows": MAX_RESULT_ROWS}
+        memory = self.query_memory_mib << 20
+        limits = {"max_execution_time": self.query_timeout_s, "max_memory_usage": memory, "max_result_rows": MAX_RESULT_ROWS}
         chosen: dict[str, str] = {"final": "1", "do_not_merge_across_partitions_select_final": "1"}
         if user == READER:
             chosen |= {name: str(limit) for name, limit in limits.items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
 import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -52,16 +53,19 @@ class _Interface:
         self._access, self._control = access, Control(engine)
         self._threads = ThreadPoolExecutor(QUERIES_AT_ONCE + 4, "clickhouse")
         self._turns = asyncio.Semaphore(QUERIES_AT_ONCE)
-        self._running: dict[Run, asyncio.Event] = {}
+        self._running: dict[Run, web.Request] = {}
         self._stopping = False
         self._host = socket.gethostname()
 
     async def stop(self, _: web.Application) -> None:
         """Refuse what comes, end what runs, and wait until nothing does."""
         self._stopping = True
+        grace = time.monotonic() + 1
         while self._running:
-            for run in list(self._running):
+            for run, request in list(self._running.items()):
                 await asyncio.get_running_loop().run_in_executor(self._threads, self._control.kill, run.marker)
+                if time.monotonic() > grace and request.transport is not None:
+                    request.transport.abort()  # its client does not read
             await asyncio.sleep(0.05)
 
     async def close(self, app: web.Application) -> None:
@@ -97,10 +101,10 @@ class _Interface:
 
     async def _answer(self, request: web.Request, reply: Reply, asked: Asked, user: str) -> web.StreamResponse:
         if asked.database not in ("", clickhouse_access.DATABASE):
-            raise refuse(81, "UNKNOWN_DATABASE", f"Database {asked.database[:100]} does not exist. The one here is {clickhouse_access.DATABASE}.")
+            raise refuse(81, "UNKNOWN_DATABASE", f"Database {asked.database[:100]} does not exist; the one here is telemetry")
         if not asked.sql.strip():
             raise refuse(62, "SYNTAX_ERROR", "Syntax error: Empty query")
-        statement = await self._in_thread(lambda: self._control.examine(asked, user))
+        statement = await asyncio.get_running_loop().run_in_executor(self._threads, self._control.examine, asked, user)
         if request.method != "POST" and statement.kind in clickhouse_access.WRITES:
             raise refuse(164, "READONLY", "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
                          "You should use method POST for modifying queries.")  # fmt: skip
@@ -110,38 +114,34 @@ class _Interface:
         reply.format = run.format
         if self._stopping:
             raise refuse(394, "QUERY_WAS_CANCELLED", "The server is stopping")
-        ended = self._running[run] = asyncio.Event()
+        self._running[run] = request
         pieces = run.pieces()
         try:
             return await self._send(request, reply, asked, run, pieces)
         finally:
             # Whatever happened (also a cancelled handler): the query ends and its handle is closed before this request is over.
-            await asyncio.shield(asyncio.ensure_future(self._end(run, pieces, ended)))
+            if inspect.getgeneratorstate(pieces) == inspect.GEN_CLOSED:
+                del self._running[run]
+            else:
+                await asyncio.shield(asyncio.ensure_future(self._end(run, pieces)))
 
-    async def _end(self, run: Run, pieces: Iterator[bytes], ended: asyncio.Event) -> None:
+    async def _end(self, run: Run, pieces: Generator[bytes]) -> None:
         try:
             while True:
                 try:
-                    await asyncio.get_running_loop().run_in_executor(self._threads, pieces.close)  # type: ignore[attr-defined]
+                    await asyncio.get_running_loop().run_in_executor(self._threads, pieces.close)
                     return
                 except ValueError:  # "generator already executing": its thread is still in the engine
                     await asyncio.get_running_loop().run_in_executor(self._threads, self._control.kill, run.marker)
                     await asyncio.sleep(0.05)
         finally:
             del self._running[run]
-            ended.set()
 
-    async def _send(self, request: web.Request, reply: Reply, asked: Asked, run: Run, pieces: Iterator[bytes]) -> web.StreamResponse:
-        held, size = [], 0
-        done = False
-        while not done and (size < HELD_BACK or asked.wait_end_of_query):
-            piece = await self._piece(request, run, pieces)
-            done = piece is None
-            if piece:
-                held.append(piece)
-                size += len(piece)
-            if size > MAX_BODY:
-                raise refuse(396, "TOO_MANY_ROWS_OR_BYTES", f"With wait_end_of_query an answer may have {MAX_BODY} bytes")
+    async def _send(self, request: web.Request, reply: Reply, asked: Asked, run: Run, pieces: Generator[bytes]) -> web.StreamResponse:
+        limit = MAX_BODY if asked.wait_end_of_query else HELD_BACK
+        held, done = await self._result(request, run, lambda: _first(pieces, limit))
+        if asked.wait_end_of_query and not done:
+            raise refuse(396, "TOO_MANY_ROWS_OR_BYTES", f"With wait_end_of_query an answer may have {MAX_BODY} bytes")
         if done:
             return clickhouse_reply.whole(reply, b"".join(held), run.work, asked)
         tag = secrets.token_hex(8)
@@ -152,7 +152,7 @@ class _Interface:
             for piece in held:
                 await _write(response, packer, piece)
             held.clear()
-            while (piece := await self._piece(request, run, pieces)) is not None:
+            while (piece := await self._result(request, run, lambda: next(pieces, None))) is not None:
                 await _write(response, packer, piece)
         except QueryFailed as error:
             # The status has gone. ClickHouse's way: the error as a marked last block, and the connection broken off.
@@ -168,9 +168,9 @@ class _Interface:
         await response.write_eof()
         return response
 
-    async def _piece(self, request: web.Request, run: Run, pieces: Iterator[bytes]) -> bytes | None:
-        """The next piece, or None after the last. Ends the query when its client has gone meanwhile."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, next, pieces, None)
+    async def _result(self, request: web.Request, run: Run, call: Callable[[], T]) -> T:
+        """What `call`, a step of the query, returns. Gives up when the client has gone meanwhile; `handle` then ends the query."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, call)
         while True:
             finished, _ = await asyncio.wait({future}, timeout=_CHECK_CLIENT_S)
             if finished:
@@ -180,8 +180,16 @@ class _Interface:
                 future.add_done_callback(lambda f: f.exception())
                 raise ConnectionResetError("the client has gone")
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+def _first(pieces: Generator[bytes], limit: int) -> tuple[list[bytes], bool]:
+    """The answer's beginning, and whether that is all of it."""
+    held, size = [], 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size > limit:
+            return held, False
+    return held, True
 
 
 def _checked(access: Access, user: str, settings: Mapping[str, str]) -> dict[str, str]:

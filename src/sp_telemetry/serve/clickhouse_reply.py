@@ -35,7 +35,7 @@ _CONTENT_TYPES = {
     "Markdown": "text/markdown; charset=UTF-8",
     "PNG": "image/png",
 }
-_BINARY = ("Native", "RowBinary", "Parquet", "Arrow", "ORC", "Avro", "MsgPack", "Protobuf", "BSON", "Npy", "RawBLOB", "Buffers", "CapnProto")
+_BINARY = ("Native", "RowBinary", "Parquet", "Arrow", "ORC", "Avro", "MsgPack", "Protobuf", "BSON", "Npy", "RawBLOB", "Buffers")
 
 
 @dataclass

@@ -12,17 +12,18 @@ from dataclasses import dataclass, field
 from sp_telemetry.errors import QueryFailed
 
 # Parameters of the interface itself; every other one is a setting.
-RESERVED = frozenset(
-    "query user password database default_format query_id session_id session_timeout session_check quota_key role stacktrace "
-    "enable_http_compression http_zlib_compression_level wait_end_of_query send_progress_in_http_headers "
-    "http_headers_progress_interval_ms buffer_size client_protocol_version compress decompress async_insert wait_for_async_insert "
-    "http_write_exception_in_output_format add_http_cors_header cancel_http_readonly_queries_on_client_close close_session".split()
-)
+# fmt: off
+RESERVED = frozenset([
+    "query", "user", "password", "database", "default_format", "query_id", "session_id", "session_timeout", "session_check",
+    "quota_key", "role", "stacktrace", "enable_http_compression", "http_zlib_compression_level", "wait_end_of_query",
+    "send_progress_in_http_headers", "http_headers_progress_interval_ms", "buffer_size", "client_protocol_version", "compress",
+    "decompress", "async_insert", "wait_for_async_insert", "http_write_exception_in_output_format", "add_http_cors_header",
+    "cancel_http_readonly_queries_on_client_close", "close_session",
+])
+# fmt: on
 _SETTING = re.compile(r"[a-z][a-zA-Z0-9_]*\Z")
 _SKIP = rb"\s+|--[^\n]*|#[! ][^\n]*|/\*.*?\*/"
-_TOKEN = re.compile(
-    _SKIP + rb"|'(?:\\.|''|[^'\\])*'|`(?:\\.|``|[^`\\])*`|\"(?:\\.|\"\"|[^\"\\])*\"|[A-Za-z_][A-Za-z0-9_]*|.", re.DOTALL
-)
+_TOKEN = re.compile(_SKIP + rb"|'(?:\\.|''|[^'\\])*'|`(?:\\.|``|[^`\\])*`|\"(?:\\.|\"\"|[^\"\\])*\"|[A-Za-z_][A-Za-z0-9_]*|.", re.DOTALL)
 
 
 def refuse(code: int, name: str, message: str) -> QueryFailed:
@@ -75,7 +76,7 @@ def _basic(header: str) -> Credentials:
     try:
         if scheme.lower() != "basic":
             raise ValueError
-        user, colon, password = base64.b64decode(text.strip(), validate=True).decode().partition(":")
+        user, _, password = base64.b64decode(text.strip(), validate=True).decode().partition(":")
     except (ValueError, binascii.Error):
         raise refuse(516, "AUTHENTICATION_FAILED", "Invalid authentication: only basic authentication is understood.") from None
     return Credentials(user, password, True)

@@ -10,23 +10,26 @@ import re
 import threading
 import uuid
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from functools import lru_cache
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import READER
 from sp_telemetry.serve import clickhouse_access as access
+from sp_telemetry.serve import clickhouse_native
 from sp_telemetry.serve.clickhouse_request import Asked, refuse
 from sp_telemetry.store.engine import OWNER, Engine, Handle, Work
 
 # The engine's stream formats each piece as if it were a whole answer. Of these formats pieces can be put together again: they have
 # no frame, or a header of so many lines. Every other format (JSON, Pretty, Parquet, …) is asked for as a whole.
-_PIECEWISE = dict.fromkeys(
-    "TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV JSONEachRow JSONLines NDJSON JSONCompactEachRow RowBinary LineAsString RawBLOB "
-    "SQLInsert TSKV Native".split(),
-    0,
-)  # fmt: skip
-_PIECEWISE |= dict.fromkeys("TabSeparatedWithNames TSVWithNames TSVRawWithNames TabSeparatedRawWithNames CSVWithNames".split(), 1)
-_PIECEWISE |= dict.fromkeys("TabSeparatedWithNamesAndTypes TSVWithNamesAndTypes CSVWithNamesAndTypes".split(), 2)
+_PLAIN = """TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV JSONEachRow JSONLines NDJSON JSONCompactEachRow RowBinary LineAsString
+    RawBLOB SQLInsert TSKV Native Null"""
+_PIECEWISE = dict.fromkeys(_PLAIN.split(), 0)
+_PIECEWISE |= dict.fromkeys(["TabSeparatedWithNames", "TSVWithNames", "TSVRawWithNames", "TabSeparatedRawWithNames", "CSVWithNames"], 1)
+_PIECEWISE |= dict.fromkeys(["TabSeparatedWithNamesAndTypes", "TSVWithNamesAndTypes", "CSVWithNamesAndTypes"], 2)
+
+# A whole answer is held in memory, so it is bounded.
+_WHOLE_BYTES = 256 << 20
 
 
 class Control:
@@ -84,7 +87,15 @@ class Run:
         return self._handle.last if self._handle else Work()
 
     def pieces(self) -> Generator[bytes]:
-        """The answer, piece by piece; at least one, be it empty. Closing the iterator ends the query."""
+        """The answer, piece by piece, at the revision asked for. Closing the iterator ends the query."""
+        with closing(self._pieces()) as pieces:
+            if self.format == "Native" and self._asked.protocol_version >= clickhouse_native.CUSTOM_SERIALISATION:
+                yield from clickhouse_native.at_revision(pieces, self._asked.protocol_version)
+            else:
+                yield from pieces
+
+    def _pieces(self) -> Generator[bytes]:
+        """The same as the engine writes it."""
         with self._open() as handle:
             self._handle = handle
             asked = self._asked
@@ -113,6 +124,8 @@ class Run:
         # The marker is given at opening: what SET changes does not show in system.processes.
         handle = self._engine.handle(database=access.DATABASE, log_comment=self.marker)
         try:
+            if self._statement.streams and self.format not in _PIECEWISE:
+                self._settings.setdefault("max_result_bytes", str(_WHOLE_BYTES))
             changes = [f"{name} = '{_quoted(value)}'" for name, value in self._settings.items()]
             if self._user == READER:
                 changes.append("readonly = 1")

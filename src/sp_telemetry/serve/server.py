@@ -88,7 +88,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
 
 
 def _open_store(home: Home, settings: Settings) -> Engine:
-    engine = Engine(home.store)
+    engine = Engine(home.store, home.path / "engine")
     try:
         with engine.handle() as handle:
             applied = schema.migrate(handle)

@@ -7,12 +7,9 @@ must be closed before the process ends, or the engine crashes in its own shutdow
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
 
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
+from sp_telemetry.store.memory_file import memory_file
 
 
 def clickhouse_error(error: Exception) -> QueryFailed:
@@ -45,21 +43,6 @@ class Work:
     written_rows: int = 0
     written_bytes: int = 0
     result_rows: int = 0
-
-
-@contextmanager
-def _nameless_file(pieces: Iterable[bytes]) -> Iterator[str]:
-    """A path by which this process alone reads `pieces`. In memory where the system can, for raw content may not reach the disk."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("insert"), "wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            yield f"/proc/self/fd/{file.fileno()}"
-    else:
-        with tempfile.NamedTemporaryFile(prefix="sp-telemetry-") as file:  # mode 0600, gone afterwards
-            file.writelines(pieces)
-            file.flush()
-            yield file.name
 
 
 class Handle:
@@ -115,7 +98,7 @@ class Handle:
         when the table feeds views that join or filter, and its query text holds no binary. Raises QueryFailed.
         """
         target, settings = re.fullmatch(r"(.*?)(\sSETTINGS\s.*)?", statement, re.DOTALL | re.IGNORECASE).groups("")
-        with _nameless_file(pieces) as path:
+        with memory_file(pieces) as path:
             self.query(f"{target} FROM INFILE '{path}' COMPRESSION 'none'{settings} FORMAT {format}", "Null")
 
     def close(self) -> None:

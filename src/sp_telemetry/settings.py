@@ -63,6 +63,9 @@ SETTINGS = (
     Setting("query_timeout_s", 30, "longest time that a reader's query may take"),
     Setting("query_memory_mib", 1024, "most memory that a reader's query may take"),
     Setting("timezone", "", "time zone in which days are cut; empty means the machine's own"),
+    Setting("person", "", "under whose name this machine's sessions are reported; set-up asks"),
+    Setting("autostart", True, "let the start of a session start the server when it is down"),
+    Setting("session_line", True, "show feature, chapter and today's cost at the start of a session"),
     Setting("url", "", "address of a ClickHouse HTTP interface to ask instead of the local server"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

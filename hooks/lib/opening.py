@@ -6,6 +6,7 @@ import time
 import places
 import rules
 from locks import Lock
+from session import detach
 
 ASK_S = 0.1
 AGAIN_S = 60  # a server that is starting is not started again before this
@@ -43,7 +44,8 @@ def today(home, settings):
     headers = ["X-ClickHouse-User: telemetry_reader", "X-ClickHouse-Key: " + secret] if secret else []
     try:
         connection = wire.Connection(settings.port("clickhouse"), ASK_S)
-        status, body = connection.post("/?max_execution_time=1", (sql + since + " FORMAT TabSeparated").encode(), headers)
+        connection.send("/?max_execution_time=1", (sql + since + " FORMAT TabSeparated").encode(), headers)
+        status, body = connection.answer()
         count, cost = body.decode("utf-8", "replace").split()
         return f"today ${float(cost):.2f}" if status == 200 and int(count) else ""
     except (OSError, ValueError):
@@ -78,21 +80,17 @@ def command():
 
 def _start(arguments, home):
     """A process of its own session, with nothing of ours open: it outlives us and Claude Code, and holds neither up."""
-    nothing = os.open(os.devnull, os.O_RDWR)
     try:
         first = os.fork()
     except (AttributeError, OSError):
         return False
     if first:
         os.waitpid(first, 0)
-        os.close(nothing)
         return True
     try:
-        os.setsid()
         if os.fork():
             os._exit(0)
-        for target in (0, 1, 2):
-            os.dup2(nothing, target)
+        detach()
         os.closerange(3, 256)
         os.chdir(home)
         os.execv(arguments[0], arguments)

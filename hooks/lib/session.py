@@ -23,6 +23,8 @@ from locks import Lock
 sys.modules.setdefault("json", quickjson)  # record.py imports json where it sends; the real one costs as much as starting Python
 
 SEND_S = 0.1
+ANSWER_S = 0.03  # the server answers after it committed; a hook need not wait for that
+LATER_S = 5
 MOST_FILES = 16
 KEPT_DAYS = 30
 
@@ -88,15 +90,57 @@ def deliver(home, settings, changed, what):
             connection.close()
             return True
         body = record.to_otlp_json([one for _, one in sending])
-        status, _ = connection.post("/v1/logs", body, ("Content-Type: application/json",))
-        if not 200 <= status < 300:
-            raise OSError("status")
+        connection.send("/v1/logs", body, ("Content-Type: application/json",))
+        _settle(connection, ANSWER_S, waiting, sending, home, what)
+    except wire.TIMEOUTS as error:
+
+        def patiently():
+            try:
+                _settle(connection, LATER_S, waiting, sending, home, what)
+            except (OSError, ValueError) as error:
+                _not_taken(waiting, sending, home, what, error)
+
+        if not _later(patiently):
+            _not_taken(waiting, sending, home, what, error)
     except (OSError, ValueError) as error:
-        waiting.give_back([path for path, _ in sending])
-        places.log(home, what, f"the server did not take {len(sending)} records ({type(error).__name__}); they wait")
-        return True
-    waiting.delivered([path for path, _ in sending])
+        _not_taken(waiting, sending, home, what, error)
     return True
+
+
+def _settle(connection, seconds, waiting, sending, home, what):
+    status, _ = connection.answer(seconds)
+    if 200 <= status < 300:
+        waiting.delivered([path for path, _ in sending])
+    else:
+        _not_taken(waiting, sending, home, what, f"status {status}")
+
+
+def _not_taken(waiting, sending, home, what, reason):
+    waiting.give_back([path for path, _ in sending])
+    reason = reason if isinstance(reason, str) else type(reason).__name__
+    places.log(home, what, f"the server did not take {len(sending)} records ({reason}); they wait")
+
+
+def _later(work):
+    """Does `work` in a process of its own, so that neither this hook nor the client waits. False where that can't be."""
+    try:
+        if os.fork():
+            return True
+    except (AttributeError, OSError):
+        return False
+    try:
+        detach()
+        work()
+    finally:  # if it failed, its claims run out, and a later hook sends them again
+        os._exit(0)
+
+
+def detach():
+    """Out of the client's reach: it waits for its hooks' output to be closed, and ends their process group when it ends."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for target in (0, 1, 2):
+        os.dup2(nothing, target)
 
 
 def forget_old(folder):
@@ -201,7 +245,7 @@ def _listens(settings):
         wire.Connection(settings.port("otlp_http"), SEND_S).close()
         return True
     except OSError as error:
-        return isinstance(error, TimeoutError)
+        return isinstance(error, wire.TIMEOUTS)
 
 
 def _writable(home):

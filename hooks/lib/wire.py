@@ -8,6 +8,7 @@ except ImportError:
     import socket
 
 MOST_ANSWER = 1 << 16
+TIMEOUTS = (TimeoutError, socket.timeout)  # two until 3.9, one since
 
 
 class Connection:
@@ -16,6 +17,7 @@ class Connection:
     def __init__(self, port, seconds):
         self._until = time.monotonic() + seconds
         self._port = port
+        self._answer = b""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._bound()
         try:
@@ -24,22 +26,24 @@ class Connection:
             self._socket.close()
             raise
 
-    def post(self, path, body, headers=()):
-        """(status, body). The connection is closed then."""
+    def send(self, path, body, headers=()):
         head = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{self._port}", "Connection: close"]
         head += [f"Content-Length: {len(body)}", *headers, "", ""]
-        try:
+        self._bound()
+        self._socket.sendall("\r\n".join(head).encode("latin-1", "replace") + body)
+
+    def answer(self, seconds=None):
+        """(status, body), within what is left of the bound or within a new one. After a timeout it can be asked again."""
+        if seconds is not None:
+            self._until = time.monotonic() + seconds
+        answer = self._answer
+        while len(answer) < MOST_ANSWER and not _whole(answer):
             self._bound()
-            self._socket.sendall("\r\n".join(head).encode("latin-1", "replace") + body)
-            answer = b""
-            while len(answer) < MOST_ANSWER and not _whole(answer):
-                self._bound()
-                more = self._socket.recv(1 << 14)
-                if not more:
-                    break
-                answer += more
-        finally:
-            self._socket.close()
+            more = self._socket.recv(1 << 14)
+            if not more:
+                break
+            answer = self._answer = answer + more
+        self._socket.close()
         head, _, body = answer.partition(b"\r\n\r\n")
         words = head.split(b"\r\n")[0].split()
         status = int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else 0

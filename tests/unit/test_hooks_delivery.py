@@ -73,14 +73,34 @@ def test_what_waits_is_sent_by_a_prompt_though_nothing_changed(session: Session,
     assert session.spooled() == []
 
 
+def settled(session: Session, seconds: float = 8) -> None:
+    """Waits until no record is being sent any more."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(file.suffix != ".json" for file in (session.home / "spool").iterdir()):
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"", None])
 def test_a_server_that_does_not_take_a_record_does_not_lose_it(session: Session, answer: bytes | None) -> None:
     session.port, _ = listener(answer)
     begun = time.monotonic()
     session.start()
     assert time.monotonic() - begun < 0.5
+    settled(session)
     assert len(session.spooled()) == 1
     assert "did not take" in session.log()
+
+
+def test_a_server_that_commits_slowly_is_not_waited_for(session: Session) -> None:
+    session.port, asked = listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", delay=0.6)
+    begun = time.monotonic()
+    session.start()
+    assert time.monotonic() - begun < 0.4
+    assert session.spooled() == []  # it is being sent, and nobody else's
+    session.hook("prompt", prompt="go on")
+    settled(session)
+    assert session.counters()["delivered"] == 1
+    assert sum(b"POST /v1/logs" in one for one in asked) == 1
 
 
 def test_a_full_backlog_is_bounded_too(session: Session) -> None:

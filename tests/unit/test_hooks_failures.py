@@ -46,7 +46,7 @@ def test_a_call_of_ten_megabytes_is_read(session: Session, otlp: OtlpRecorder) -
     session.start()
     call = {
         "session_id": session.id, "cwd": str(session.cwd), "hook_event_name": "PostToolUse", "tool_name": "Write",
-        "tool_input": {"content": "täxt\n" * 2_000_000, "file_path": str(session.cwd / "manuscript/05-part/33-agents/big.md")},
+        "tool_input": {"content": "ä" + "text\n" * 1_700_000, "file_path": str(session.cwd / "manuscript/05-part/33-agents/big.md")},
     }  # fmt: skip
     begun = time.monotonic()
     session.raw("edit", json.dumps(call).encode())

@@ -23,14 +23,13 @@ WITH
     -- First look, without FINAL, which is the most that can be had at this price: a session whose numbers are simply 0, 1, … n, once
     -- each, is whole. All others, also those with events that came twice and were not merged yet, are looked at closely.
     (
-        SELECT tuple(sumIf(received, whole), count(), groupArrayIf(session_id, NOT whole), groupUniqArrayArray(versions))
+        SELECT tuple(sumIf(received, whole), count(), groupArrayIf(session_id, NOT whole))
         FROM
         (
             SELECT
                 session_id,
                 count() AS received,
                 max(assumeNotNull(event_sequence)) + 1 AS highest,
-                groupUniqArray(service_version) AS versions,
                 received = highest AND sum(assumeNotNull(event_sequence)) * 2 = highest * (highest - 1) AS whole
             FROM telemetry.telemetry_events
             WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
@@ -72,7 +71,13 @@ SELECT
     assumeNotNull(first_look.1) + sum(times) AS received,
     toUInt64(sum(toInt64(expected_times) * (left_out + 1) - toInt64(times))) AS gaps,
     received + gaps AS expected,
-    arraySort(arrayFilter(version -> version != '', first_look.4)) AS versions,
+    (
+        SELECT arraySort(groupUniqArrayIf(toString(service_version), service_version != ''))
+        FROM telemetry.telemetry_events
+        WHERE event_type = 'api_request' AND timestamp >= since AND timestamp < until
+          AND if({user:String} = '', true, user_id = {user:String})
+          AND if({session:String} = '', true, session_id = {session:String})
+    ) AS versions,
     -- these send their requests chunked, which some receivers lose (ours does not)
     arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
                 versions) AS chunked_versions

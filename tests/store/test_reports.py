@@ -363,8 +363,10 @@ def test_what_is_missing_is_found_without_any_order_of_time(
             for sequence in set(range(length)) - missing:
                 second += 1
                 moment = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=second * 7919 % 86400)
-                rows.append({"timestamp": f"{moment:%F %T}", "event_type": "api_request", "session_id": f"s{number}", "event_sequence": sequence,
-                             "cost_usd": 1.0})  # fmt: skip
+                when, session = f"{moment:%F %T}", f"s{number}"
+                rows.append(
+                    {"timestamp": when, "event_type": "api_request", "session_id": session, "event_sequence": sequence, "cost_usd": 1.0}
+                )
     write(server, rows)
     coverage = report(client, "cost", "chapter").coverage
     assert (coverage["gaps"], coverage["received"], coverage["sessions"]) == (lost, len(rows), len(sessions))

@@ -38,12 +38,15 @@ def run(arguments):
     """What report.sh prints for these arguments, as it is to be shown. No shell sees them."""
     script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "report.sh")
     try:
-        done = subprocess.run(
-            ["sh", script, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=WAIT_S
-        )
-        text = done.stdout.decode("utf-8", "replace").rstrip()
-    except subprocess.TimeoutExpired:
-        text = "No answer within {:.0f} s. In a terminal: sp-telemetry report {}".format(WAIT_S, " ".join(arguments))
+        process = subprocess.Popen(
+            ["sh", script, *arguments],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            text = process.communicate(timeout=WAIT_S)[0].decode("utf-8", "replace").rstrip()
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)  # the command line is a child of the shell
+            text = "No answer within {:.0f} s. In a terminal: sp-telemetry report {}".format(WAIT_S, " ".join(arguments))
     except (OSError, ValueError):
         text = "sp-telemetry can't be run here. `sp-telemetry doctor`, in a terminal, says why."
     if len(text) > MOST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
 
@@ -109,10 +110,14 @@ def test_a_long_answer_is_cut_at_a_line(session: Session) -> None:
 
 
 def test_an_answer_that_takes_too_long_is_given_up(session: Session) -> None:
-    command_line(session, "exec sleep 30")
+    command_line(session, f"echo $$ >'{session.scratch}/pid'; exec sleep 30")
     begun = time.monotonic()
     assert "No answer within 4 s" in typed(session, "cost")["reason"]
     assert time.monotonic() - begun < 5
+    with pytest.raises(ProcessLookupError):
+        for _ in range(20):  # init takes a moment to reap it
+            os.kill(int((session.scratch / "pid").read_text()), 0)
+            time.sleep(0.1)
 
 
 def test_the_switch_lets_the_skill_answer(session: Session) -> None:

@@ -8,6 +8,7 @@ import time
 from sp_telemetry.home import Home
 from sp_telemetry.setup import service
 
+POLL_S = 0.3
 HELP = "Show the embedded server's log."
 EPILOG = """\
 examples:
@@ -32,13 +33,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _follow(home: Home) -> None:
+    """Print what is added from now on. The file may be rotated away and begin anew."""
     file = home.logs / "server.log"
-    log, position = None, file.stat().st_size if file.exists() else 0
+    inode, position = (file.stat().st_ino, file.stat().st_size) if file.exists() else (0, 0)
     while True:
-        if file.exists() and (log is None or file.stat().st_ino != inode):  # new, or rotated away
-            log, position = open(file, errors="replace"), position if log is None else 0  # noqa: SIM115
-            inode = file.stat().st_ino
+        time.sleep(POLL_S)
+        if not file.exists():
+            continue
+        if file.stat().st_ino != inode:
+            inode, position = file.stat().st_ino, 0
+        with open(file, "rb") as log:
             log.seek(position)
-        if log and (text := log.read()):
-            print(text, end="", flush=True)
-        time.sleep(0.3)
+            new = log.read()
+        position += len(new)
+        print(new.decode(errors="replace"), end="", flush=True)

@@ -42,19 +42,18 @@ def render() -> str:
     digest = "lower(hex(SHA256(concat(salt, {}))))"
     functions = {
         "telemetry_redact AS (s)": _redacted(one_line),
-        "telemetry_identifier AS (salt, s)": (
-            f"if(match(s, {_quote(IDENTIFIER)}), s, {digest.format('s')})"
-        ),
+        "telemetry_identifier AS (salt, s)": (f"if(match(s, {_quote(IDENTIFIER)}), s, {digest.format('s')})"),
         "telemetry_name AS (s)": f"if(match(s, {_quote(NAME)}) AND length(s) <= 64, s, 'unnamed')",
         "telemetry_number AS (s)": "accurateCastOrDefault(toFloat64OrZero(s), 'UInt64')",
-        "telemetry_words AS (m)": f"mapApply((k, v) -> (k, toString(telemetry_redact(v))), mapFilter((k, v) -> k IN {_names('word', 'keep')}, m))",
+        "telemetry_words AS (m)": (
+            f"mapApply((k, v) -> (k, toString(telemetry_redact(v))), mapFilter((k, v) -> k IN {_names('word', 'keep')}, m))"
+        ),
         "telemetry_kept AS (m)": f"mapFilter((k, v) -> k IN {_names('keep')}, m)",
         "telemetry_identifiers AS (salt, m)": (
             f"mapApply((k, v) -> (k, telemetry_identifier(salt, v)), mapFilter((k, v) -> k IN {_names('identifier')}, m))"
         ),
         "telemetry_hashes AS (salt, m)": (
-            f"mapApply((k, v) -> (k, {digest.format('v')}),"
-            f" mapFilter((k, v) -> k IN {_names('hash')} AND v NOT IN ('', '<REDACTED>'), m))"
+            f"mapApply((k, v) -> (k, {digest.format('v')}), mapFilter((k, v) -> k IN {_names('hash')} AND v NOT IN ('', '<REDACTED>'), m))"
         ),
         "telemetry_unknown AS (salt, m)": (
             f"mapApply((k, v) -> (telemetry_name(k), substring({digest.format('v')}, 1, 16)),"

@@ -37,7 +37,7 @@ def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, stor
 
     def metric(name: str, kind: str, help: str, *samples: tuple[str, float]) -> None:
         lines.extend((f"# HELP sp_telemetry_{name} {help}", f"# TYPE sp_telemetry_{name} {kind}"))
-        lines.extend(f"sp_telemetry_{name}{labels} {value:g}" if isinstance(value, float) else f"sp_telemetry_{name}{labels} {value}" for labels, value in samples)
+        lines.extend(f"sp_telemetry_{name}{labels} {value:{'g' if isinstance(value, float) else ''}}" for labels, value in samples)
 
     by_signal = [(f'{{signal="{signal}"}}', count) for signal, count in counters.requests.items()]
     metric("requests_received_total", "counter", "OTLP requests taken in", *by_signal)
@@ -59,5 +59,6 @@ def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, stor
     for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], counters.latency_buckets, strict=True):
         total += count
         buckets.append((f'_bucket{{le="{bound}"}}', total))
-    metric("commit_seconds", "histogram", "from taking a request in to its answer", *buckets, ("_sum", counters.latency_sum_s), ("_count", total))
+    buckets += [("_sum", counters.latency_sum_s), ("_count", total)]
+    metric("commit_seconds", "histogram", "from taking a request in to its answer", *buckets)
     return "\n".join(lines) + "\n"

@@ -135,5 +135,6 @@ async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, addres
 
 def _port_in_use(port: int) -> StoreBusy:
     return StoreBusy(
-        f"Port {port} is in use by {holder(port)}.", "End that program, or choose another port in config.toml (see `sp-telemetry serve --help`)."
+        f"Port {port} is in use by {holder(port)}.",
+        "End that program, or choose another port in config.toml (see `sp-telemetry serve --help`).",
     )

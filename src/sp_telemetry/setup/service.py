@@ -59,7 +59,9 @@ def running(home: Home) -> Running | None:
         return None
     state = home.server()
     if state is None:
-        raise ServerUnreachable(f"The server of {home.path} is starting, or ending.", "Try again in a few seconds; `sp-telemetry logs` shows what it does.")
+        raise ServerUnreachable(
+            f"The server of {home.path} is starting, or ending.", "Try again in a few seconds; `sp-telemetry logs` shows what it does."
+        )
     url = f"http://{state['bind']}:{state['ports']['health']}/"
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -68,7 +70,8 @@ def running(home: Home) -> Running | None:
         health = json.load(error)
     except OSError as error:
         raise ServerUnreachable(
-            f"The server (pid {state['pid']}) does not answer at {url}: {error}.", "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why."
+            f"The server (pid {state['pid']}) does not answer at {url}: {error}.",
+            "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why.",
         ) from None
     return Running(health=health, **{name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")})
 
@@ -101,7 +104,9 @@ def down(home: Home) -> bool:
     deadline = time.monotonic() + STOP_S
     while is_held(home):
         if time.monotonic() > deadline:
-            raise SpTelemetryError(f"Process {pid} did not end within {STOP_S} s.", f"`kill -9 {pid}` ends it; what it acknowledged is safe.")
+            raise SpTelemetryError(
+                f"Process {pid} did not end within {STOP_S} s.", f"`kill -9 {pid}` ends it; what it acknowledged is safe."
+            )
         time.sleep(POLL_S)
     return True
 

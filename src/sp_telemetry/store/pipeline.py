@@ -80,7 +80,8 @@ class Pipeline:
                 self._decode[Lane(signal, encoding)] = self._decoding(Lane(signal, encoding), stage)
             fed = [view for view in views().values() if view.source == shape]
             fed.sort(key=lambda view: view.target != "session_context")  # first the contexts, that the events are joined to
-            self._derive[signal] = [(view, self._statement(view, f"telemetry.{view.target}", {f"telemetry.{shape}": stage})) for view in fed]
+            source = {f"telemetry.{shape}": stage}
+            self._derive[signal] = [(view, self._statement(view, f"telemetry.{view.target}", source)) for view in fed]
 
     def store(self, lane: Lane, bodies: list[bytes]) -> int:
         """Commit `bodies` and return how many events, points or spans they held, context records not counted.

@@ -61,12 +61,13 @@ def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
             _record(runner, file.name, checksum)
             applied.append(file.name)
         elif recorded[file.name] != checksum:
-            raise UsageError(f"{file.name} was changed after it had been applied to this store.", "Restore it, and add a new numbered file.")
+            raise UsageError(
+                f"{file.name} was changed after it had been applied to this store.", "Restore it, and add a new numbered file."
+            )
         if file.name == up_to:
             return applied
     runner.query(
-        "INSERT INTO telemetry.installation (salt) "
-        f"SELECT '{secrets.token_hex(16)}' WHERE (SELECT count() FROM telemetry.installation) = 0"
+        f"INSERT INTO telemetry.installation (salt) SELECT '{secrets.token_hex(16)}' WHERE (SELECT count() FROM telemetry.installation) = 0"
     )
     views = sorted((folder() / "views").glob("*.sql"))
     text = "\n".join(file.read_text() for file in views)
@@ -94,6 +95,7 @@ def _record(runner: Runner, name: str, checksum: str) -> None:
 
 def _drop_views(runner: Runner) -> None:
     """Views first, then the Null tables that feed them."""
-    rows = runner.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND engine IN ('MaterializedView', 'View', 'Null') ORDER BY engine")
+    kinds = "('MaterializedView', 'View', 'Null')"
+    rows = runner.query(f"SELECT name FROM system.tables WHERE database = 'telemetry' AND engine IN {kinds} ORDER BY engine")
     for name in rows.decode().split():
         runner.query(f"DROP TABLE telemetry.`{name}`")

@@ -2,8 +2,9 @@
 
     python tests/bench/bench_ingest.py [--quick] [--json FILE] [--only NAME …] [--checkout DIR] [--no-rotel]
 
-Each row: requests of so many events over so many kept connections, as fast as they are answered. An answer means committed; after each row the store
-is asked for the distinct events that it holds of it, so `lost` counts what was acknowledged and is not there. Server and load generator share the machine.
+Each row: requests of so many events over so many kept connections, as fast as they are answered. An answer means committed; after each
+row the store is asked for the distinct events that it holds of it, so `lost` counts what was acknowledged and is not there. Server and
+load generator share the machine.
 """
 
 from __future__ import annotations
@@ -112,9 +113,16 @@ def asked(shape: Shape, port: int, run: int, seconds: float) -> dict[str, Any]:
     room = generate.LAST - generate.FIRST + 1
     sessions = max(shape.connections, -(-shape.most * shape.events // (room - shape.events)))
     return {
-        "port": port, "events": shape.events, "connections": shape.connections, "requests": shape.most, "seconds": shape.seconds or seconds,
-        "pace": shape.pace, "grpc": shape.grpc, "run": run, "sessions": sessions,
-    }  # fmt: skip
+        "port": port,
+        "events": shape.events,
+        "connections": shape.connections,
+        "requests": shape.most,
+        "seconds": shape.seconds or seconds,
+        "pace": shape.pace,
+        "grpc": shape.grpc,
+        "run": run,
+        "sessions": sessions,
+    }
 
 
 def go(process: subprocess.Popen) -> dict[str, Any]:
@@ -140,10 +148,23 @@ def measure(server: servers.Server, shape: Shape, run: int, seconds: float) -> M
         seen = go(process)
         after = server.cost()
     return Measured(
-        shape.name, shape.events, shape.connections, seen["events"], stored(server, run), seen["wall_s"], seen["p50_ms"], seen["p99_ms"], seen["max_ms"],
-        after.cpu_s - before.cpu_s, after.rss_mib, after.peak_rss_mib, seen["cpu_s"] / seen["wall_s"], seen["bytes_an_event"], bool(shape.pace),
+        shape.name,
+        shape.events,
+        shape.connections,
+        seen["events"],
+        stored(server, run),
+        seen["wall_s"],
+        seen["p50_ms"],
+        seen["p99_ms"],
+        seen["max_ms"],
+        after.cpu_s - before.cpu_s,
+        after.rss_mib,
+        after.peak_rss_mib,
+        seen["cpu_s"] / seen["wall_s"],
+        seen["bytes_an_event"],
+        bool(shape.pace),
         seen["statuses"],
-    )  # fmt: skip
+    )
 
 
 # --- rotel ---------------------------------------------------------------------------------------------------------------------------
@@ -152,9 +173,10 @@ PLAIN = "bench_logs"  # the columns that rotel sends, into a plain table: no typ
 COLUMNS = """
 CREATE TABLE IF NOT EXISTS telemetry.bench_logs
 (
-    Timestamp DateTime64(9), TraceId String, SpanId String, TraceFlags UInt8, SeverityText LowCardinality(String), SeverityNumber UInt8,
-    ServiceName LowCardinality(String), Body String, ResourceSchemaUrl LowCardinality(String), ResourceAttributes Map(LowCardinality(String), String),
-    ScopeSchemaUrl LowCardinality(String), ScopeName String, ScopeVersion LowCardinality(String), ScopeAttributes Map(LowCardinality(String), String),
+    Timestamp DateTime64(9), TraceId String, SpanId String, TraceFlags UInt8, SeverityText LowCardinality(String),
+    SeverityNumber UInt8, ServiceName LowCardinality(String), Body String, ResourceSchemaUrl LowCardinality(String),
+    ResourceAttributes Map(LowCardinality(String), String), ScopeSchemaUrl LowCardinality(String), ScopeName String,
+    ScopeVersion LowCardinality(String), ScopeAttributes Map(LowCardinality(String), String),
     LogAttributes Map(LowCardinality(String), String)
 )
 ENGINE = MergeTree PARTITION BY toDate(Timestamp) ORDER BY (ServiceName, Timestamp)
@@ -196,13 +218,18 @@ def rotel(server: servers.Server, prefix: str) -> Iterator[tuple[subprocess.Pope
         "clickhouse-exporter-database": "telemetry",
         "clickhouse-exporter-table-prefix": prefix,
         "clickhouse-exporter-user": "telemetry_user",
+        "clickhouse-exporter-compression": "none",
     }
     environment |= {"ROTEL_CLICKHOUSE_EXPORTER_PASSWORD": server.password("telemetry_user")}
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [*program, "start", *(word for name, value in arguments.items() for word in (f"--{name}", value))],
-            env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=tempfile.gettempdir(),
-        )  # fmt: skip
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            cwd=tempfile.gettempdir(),
+        )
         try:
             deadline = time.monotonic() + 15
             while time.monotonic() < deadline:
@@ -244,10 +271,19 @@ def beside(server: servers.Server, shape: Shape, run: int, target: str) -> dict[
         after, own = server.cost(), servers.cost(process.pid)
     own_cpu = own.cpu_s - own_before.cpu_s
     return {
-        "target": target, "events": shape.events, "connections": shape.connections, "sent_events": seen["events"], "stored": rows, "accepted_s": accepted_s,
-        "wall_s": spent, "events_a_second": rows / spent, "cpu_ms_per_1000": (own_cpu + after.cpu_s - before.cpu_s) * 1e6 / max(rows, 1),
-        "rotel_cpu_ms_per_1000": own_cpu * 1e6 / max(rows, 1), "rotel_peak_rss_mib": own.peak_rss_mib, "statuses": seen["statuses"],
-    }  # fmt: skip
+        "target": target,
+        "events": shape.events,
+        "connections": shape.connections,
+        "sent_events": seen["events"],
+        "stored": rows,
+        "accepted_s": accepted_s,
+        "wall_s": spent,
+        "events_a_second": rows / spent,
+        "cpu_ms_per_1000": (own_cpu + after.cpu_s - before.cpu_s) * 1e6 / max(rows, 1),
+        "rotel_cpu_ms_per_1000": own_cpu * 1e6 / max(rows, 1),
+        "rotel_peak_rss_mib": own.peak_rss_mib,
+        "statuses": seen["statuses"],
+    }
 
 
 def compare(server: servers.Server, ours: list[Measured], quick: bool) -> list[dict[str, Any]] | str:
@@ -286,7 +322,9 @@ def main() -> None:
         measured = []
         for run, shape in enumerate(shapes, 0x1000):
             if args.quick:
-                shape = Shape(shape.name, shape.events, shape.connections, max(shape.most // 8, 100), shape.pace, shape.grpc, shape.seconds and 3)
+                shape = Shape(
+                    shape.name, shape.events, shape.connections, max(shape.most // 8, 100), shape.pace, shape.grpc, shape.seconds and 3
+                )
             measured.append(measure(server, shape, run, 1.5 if args.quick else args.seconds))
             print(f"  {shape.name}: {measured[-1].as_dict()['events_a_second']:,.0f} events/s", file=sys.stderr)
         others = "left out" if args.no_rotel else compare(server, measured, args.quick)
@@ -301,21 +339,50 @@ def report(measured: list[Measured], others: list[dict[str, Any]] | str) -> None
     rows = []
     for m in measured:
         d = m.as_dict()
-        rows.append([
-            m.name, f"{d['events_a_second']:,.0f}", f"{m.p50_ms:.1f}", f"{m.p99_ms:.1f}", f"{d['cpu_ms_per_1000']:.0f}", f"{d['server_core']:.1%}",
-            f"{m.rss_mib:.0f}", f"{m.sent_events:,}", m.lost, f"{m.generator_core:.1%}",
-        ])  # fmt: skip
+        rows.append(
+            [
+                m.name,
+                f"{d['events_a_second']:,.0f}",
+                f"{m.p50_ms:.1f}",
+                f"{m.p99_ms:.1f}",
+                f"{d['cpu_ms_per_1000']:.0f}",
+                f"{d['server_core']:.1%}",
+                f"{m.rss_mib:.0f}",
+                f"{m.sent_events:,}",
+                m.lost,
+                f"{m.generator_core:.1%}",
+            ]
+        )
     heads = ["events a request", "events/s", "p50 ms", "p99 ms", "CPU ms / 1,000", "of a core", "RSS MiB", "sent", "lost", "generator"]
     servers.table("Ingest, acknowledged after commit", heads, rows)
     if isinstance(others, str):
         print(f"\nrotel: {others}")
         return
     rows = [
-        [o["target"], f"{o['events_a_second']:,.0f}", f"{o['accepted_s']:.2f}", f"{o['wall_s']:.2f}", f"{o['cpu_ms_per_1000']:.0f}", f"{o['rotel_peak_rss_mib']:.0f}",
-         f"{o['sent_events']:,}", o["sent_events"] - o["stored"], f"{o['ratio']:.2f}" if o["ratio"] else "-"]
+        [
+            o["target"],
+            f"{o['events_a_second']:,.0f}",
+            f"{o['accepted_s']:.2f}",
+            f"{o['wall_s']:.2f}",
+            f"{o['cpu_ms_per_1000']:.0f}",
+            f"{o['rotel_peak_rss_mib']:.0f}",
+            f"{o['sent_events']:,}",
+            o["sent_events"] - o["stored"],
+            f"{o['ratio']:.2f}" if o["ratio"] else "-",
+        ]
         for o in others
-    ]  # fmt: skip
-    heads = ["rotel, 100 a request, into", "events/s", "accepted s", "stored s", "CPU ms / 1,000", "RSS MiB", "sent", "lost", "ours ÷ rotel"]
+    ]
+    heads = [
+        "rotel, 100 a request, into",
+        "events/s",
+        "accepted s",
+        "stored s",
+        "CPU ms / 1,000",
+        "RSS MiB",
+        "sent",
+        "lost",
+        "ours ÷ rotel",
+    ]
     servers.table("rotel before the same ClickHouse interface (acknowledges before it stores)", heads, rows)
 
 

@@ -1,8 +1,8 @@
 """Data to measure with: OTLP requests like the client's, and millions of stored rows.
 
 `Requests` takes the log records of the recordings (tests/recordings) apart once, with the protobuf library, and after that only
-copies bytes and writes new ones over what must differ in every event: session, sequence, time, prompt, request, tool call, message, cost. The
-mix of event types is that of long sessions; the recordings' own is one of short ones, in which each start weighs too much.
+copies bytes and writes new ones over what must differ in every event: session, sequence, time, prompt, request, tool call, message,
+cost. The mix of event types is that of long sessions; the recordings' own is of short ones, in which each start weighs too much.
 
 `fill` writes rows straight into telemetry_events by SQL, for questions about stores that are large.
 
@@ -92,7 +92,9 @@ class Requests:
 
     def _block(self, client: tuple[bytes, bytes, dict[str, list[Template]]]) -> tuple[bytes, list[tuple[int, Template]]]:
         resource, scope, templates = client
-        names = self._random.choices([name for name in MIX if name in templates], [MIX[name] for name in MIX if name in templates], k=self._events)
+        names = self._random.choices(
+            [name for name in MIX if name in templates], [MIX[name] for name in MIX if name in templates], k=self._events
+        )
         chosen = [self._random.choice(templates[name]) for name in names]
         inner = scope + b"".join(template.bytes for template in chosen)
         scope_logs = b"\x12" + varint(len(inner)) + inner
@@ -179,7 +181,8 @@ def _template(name: str, record) -> Template:
     }
     skipped = {"sequence": len(marks["sequence"]) - 2, "request": len("req_"), "tool": len("toolu_")}
     places = {
-        kind: tuple(match.start() + skipped.get(kind, 0) for match in re.finditer(re.escape(mark), text, re.DOTALL)) for kind, mark in marks.items()
+        kind: tuple(match.start() + skipped.get(kind, 0) for match in re.finditer(re.escape(mark), text, re.DOTALL))
+        for kind, mark in marks.items()
     }
     return Template(name, text, {kind: found for kind, found in places.items() if found})
 
@@ -200,10 +203,12 @@ TYPES = "['tool_decision','tool_result','assistant_response','user_prompt','hook
 
 # A session is what its number makes it: its user, feature and moment; its chapter changes every 125 events. Rows are made session by
 # session in the order of time, as they would have come. {first}, {count}: sessions; {events}: of each; {sessions}: of all.
-FILL = """
+FILL = f"""
 INSERT INTO telemetry.telemetry_events
-    (timestamp, event_type, session_id, event_id, received_at, version, source, event_sequence, prompt_id, message_uuid, trace_id, span_id,
-     user_id, installation_id, user_email_hash, organization_id, service_name, service_version, entrypoint, terminal_type, os_type, host_arch,
+    (timestamp, event_type, session_id, event_id, received_at, version, source, event_sequence, prompt_id, message_uuid, trace_id,
+    span_id,
+     user_id, installation_id, user_email_hash, organization_id, service_name, service_version, entrypoint, terminal_type, os_type,
+     host_arch,
      project, branch, feature, chapter_context, part, workflow_step, context_source, context_confidence, context_at,
      model, cost_usd, input_tokens, output_tokens, token_count, cache_read_tokens, cache_creation_tokens, cache_creation_1h_tokens,
      duration_ms, ttft_ms, request_id, query_source, speed, effort, attempt, api_error_code, error_type, prompt_length, prompt_hash,
@@ -214,13 +219,15 @@ WITH
     sipHash64(session) AS s,
     sipHash64(session, sequence) AS r,
     sipHash64(r) AS r2,
-    if(r % 100 < 15, 'api_request', {types}[1 + multiIf(r2 % 1000 < 560, r2 % 2, r2 % 1000 < 720, 2, r2 % 1000 < 820, 3, r2 % 1000 < 990, 4 + r2 % 2, 6)]) AS type,
+    if(r % 100 < 15, 'api_request', {TYPES}[1 + multiIf(r2 % 1000 < 560, r2 % 2, r2 % 1000 < 720, 2, r2 % 1000 < 820, 3,
+    r2 % 1000 < 990, 4 + r2 % 2, 6)]) AS type,
     type = 'api_request' AS is_request,
     type IN ('tool_decision', 'tool_result') AS is_tool,
     -- a session lasts about two hours, on a working day between 7 and 21 o'clock
     toStartOfDay(now('UTC') - toIntervalSecond({{days:UInt64}} * 86400)) AS origin,
     toUInt64(session * {{days:UInt64}} / {{sessions:UInt64}}) AS day,
-    toDateTime64(origin + toIntervalSecond(day * 86400 + 25200 + s % 43200), 9, 'UTC') + toIntervalNanosecond((sequence * 14400 + r % 14400) * 1000000) AS at,
+    toDateTime64(origin + toIntervalSecond(day * 86400 + 25200 + s % 43200), 9,
+    'UTC') + toIntervalNanosecond((sequence * 14400 + r % 14400) * 1000000) AS at,
     12 AS users, 40 AS features, 60 AS chapters,
     s % users AS u, intDiv(s, users) % features AS f, (intDiv(s, 480) + intDiv(sequence, 125)) % chapters AS c,
     s % 50 = 0 AS unattributed
@@ -229,26 +236,38 @@ SELECT
     at + toIntervalSecond(3), 4000000000000000000 - toUInt64(toUnixTimestamp64Nano(at)), 'otlp', sequence,
     concat(lower(leftPad(hex(session), 8, '0')), '-b001-4000-8000-', lower(leftPad(hex(intDiv(sequence, 25)), 12, '0'))),
     if(type = 'user_prompt', toString(generateUUIDv4(number)), ''), '', '',
-    concat('user', toString(u)), lower(hex(SHA256(toString(u)))), lower(hex(SHA256(concat('mail', toString(u))))), 'organization', 'claude-code',
-    ['2.1.330', '2.1.328', '2.1.197'][1 + s % 3], 'cli', ['iTerm.app', 'vscode', 'xterm-256color'][1 + u % 3], ['darwin', 'linux'][1 + u % 2], 'arm64',
+    concat('user', toString(u)), lower(hex(SHA256(toString(u)))), lower(hex(SHA256(concat('mail', toString(u))))), 'organization',
+    'claude-code',
+    ['2.1.330', '2.1.328', '2.1.197'][1 + s % 3], 'cli', ['iTerm.app', 'vscode', 'xterm-256color'][1 + u % 3], ['darwin',
+    'linux'][1 + u % 2], 'arm64',
     'book', if(unattributed, 'main', concat(leftPad(toString(f), 3, '0'), '-feature-of-the-book')),
-    if(unattributed, '', concat(leftPad(toString(f), 3, '0'), '-feature-of-the-book')), if(unattributed, '', concat(leftPad(toString(c), 2, '0'), '-some-chapter')),
-    concat(leftPad(toString(intDiv(c, 6)), 2, '0'), '-part'), ['specify', 'plan', 'tasks', 'implement', 'validate', ''][1 + intDiv(sequence, 60) % 6],
+    if(unattributed, '', concat(leftPad(toString(f), 3, '0'), '-feature-of-the-book')), if(unattributed, '',
+    concat(leftPad(toString(c), 2, '0'), '-some-chapter')),
+    concat(leftPad(toString(intDiv(c, 6)), 2, '0'), '-part'), ['specify', 'plan', 'tasks', 'implement', 'validate',
+    ''][1 + intDiv(sequence, 60) % 6],
     if(unattributed, '', 'feature:branch chapter:files'), 0.9, at - toIntervalMinute(sequence % 60),
-    if(is_request, ['claude-opus-4-8', 'claude-sonnet-5', 'claude-haiku-4-5', 'claude-opus-4-7', 'claude-sonnet-4-6', 'claude-fable-1'][1 + intDiv(r2, 7) % 6], ''),
-    is_request * (0.002 + (r2 % 100000) / 400000), is_request * (r2 % 6000), is_request * (100 + r % 1900), is_request * (r2 % 6000 + 100 + r % 1900),
+    if(is_request, ['claude-opus-4-8', 'claude-sonnet-5', 'claude-haiku-4-5', 'claude-opus-4-7', 'claude-sonnet-4-6',
+    'claude-fable-1'][1 + intDiv(r2, 7) % 6], ''),
+    is_request * (0.002 + (r2 % 100000) / 400000), is_request * (r2 % 6000), is_request * (100 + r % 1900),
+    is_request * (r2 % 6000 + 100 + r % 1900),
     is_request * (20000 + r2 % 150000), is_request * (r % 5000), is_request * (r % 5000),
-    (is_request OR is_tool) * (200 + r2 % 20000), is_request * (300 + r % 2000), if(is_request OR type = 'api_error', concat('req_', lower(hex(r2)), 'bench'), ''),
-    if(is_request, ['repl_main_thread', 'agent:builtin:general-purpose', 'compact'][1 + (r % 20 = 0) + (r % 200 = 0)], ''), if(is_request, 'normal', ''),
+    (is_request OR is_tool) * (200 + r2 % 20000), is_request * (300 + r % 2000), if(is_request OR type = 'api_error', concat('req_',
+    lower(hex(r2)), 'bench'), ''),
+    if(is_request, ['repl_main_thread', 'agent:builtin:general-purpose', 'compact'][1 + (r % 20 = 0) + (r % 200 = 0)], ''),
+    if(is_request, 'normal', ''),
     if(is_request, 'high', ''), (is_request OR type = 'api_error') * 1, if(type = 'api_error', ['429', '529', '500'][1 + r % 3], ''),
-    multiIf(type = 'api_error', ['rate_limit', 'overloaded', 'server_error'][1 + r % 3], type = 'tool_result' AND r % 12 = 0, 'ShellError', ''),
-    if(type = 'user_prompt', 20 + r % 2000, 0), if(type = 'user_prompt', lower(hex(SHA256(toString(r)))), ''), if(type = 'assistant_response', r % 4000, 0),
+    multiIf(type = 'api_error', ['rate_limit', 'overloaded', 'server_error'][1 + r % 3], type = 'tool_result' AND r % 12 = 0,
+    'ShellError', ''),
+    if(type = 'user_prompt', 20 + r % 2000, 0), if(type = 'user_prompt', lower(hex(SHA256(toString(r)))), ''),
+    if(type = 'assistant_response', r % 4000, 0),
     if(is_tool, ['Bash', 'Read', 'Edit', 'Write', 'Grep', 'Glob', 'Task', 'WebFetch', 'TodoWrite'][1 + r2 % 9], ''),
-    if(is_tool, concat('toolu_', lower(hex(r2)), 'bench'), ''), if(type = 'tool_result', r % 12 != 0, NULL), if(type = 'tool_decision', if(r % 40 = 0, 'reject', 'accept'), ''),
+    if(is_tool, concat('toolu_', lower(hex(r2)), 'bench'), ''), if(type = 'tool_result', r % 12 != 0, NULL),
+    if(type = 'tool_decision', if(r % 40 = 0, 'reject', 'accept'), ''),
     if(type = 'tool_decision', 'config', ''), is_tool * (r % 4000), (type = 'tool_result') * (r2 % 20000),
-    if(startsWith(type, 'hook'), map('hook_event', 'PostToolUse', 'hook_name', 'PostToolUse:Edit', 'num_hooks', '1'), map('anthropic.provider', 'firstParty'))
+    if(startsWith(type, 'hook'), map('hook_event', 'PostToolUse', 'hook_name', 'PostToolUse:Edit', 'num_hooks', '1'),
+    map('anthropic.provider', 'firstParty'))
 FROM numbers_mt({{count:UInt64}} * {{events:UInt64}})
-""".format(types=TYPES)
+"""
 
 
 def fill(server, rows: int, told=lambda done, of: None) -> None:
@@ -265,7 +284,8 @@ def fill(server, rows: int, told=lambda done, of: None) -> None:
 
 def sizes(bodies: list[bytes], events: int) -> Iterator[str]:
     total = sum(map(len, bodies))
-    yield f"{len(bodies)} requests of {events} events, {total / len(bodies):.0f} bytes each, {total / len(bodies) / events:.0f} bytes an event"
+    each = total / len(bodies)
+    yield f"{len(bodies)} requests of {events} events, {each:.0f} bytes each, {each / events:.0f} bytes an event"
 
 
 if __name__ == "__main__":

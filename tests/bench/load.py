@@ -1,7 +1,7 @@
 """The load generator: a process of its own that does little but send and wait.
 
-It is told what to do as one JSON object on stdin, makes all requests beforehand, says `ready`, starts at the next line on stdin and prints what it
-saw as JSON. Sockets and epoll by hand: a client library would take more of the machine than the server that it measures.
+It is told what to do as one JSON object on stdin, makes all requests beforehand, says `ready`, starts at the next line on stdin and
+prints what it saw as JSON. Sockets and epoll by hand: a client library would take more of the machine than the server that it measures.
 """
 
 from __future__ import annotations

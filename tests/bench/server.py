@@ -23,7 +23,15 @@ READY_S, END_S = 120, 900
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTINGS = {
     f"SP_TELEMETRY_{name}": "0"
-    for name in ("OTLP_HTTP_PORT", "OTLP_GRPC_PORT", "CLICKHOUSE_PORT", "HEALTH_PORT", "METRICS_PORT", "RETENTION_EVENTS_DAYS", "RETENTION_SESSIONS_DAYS")
+    for name in (
+        "OTLP_HTTP_PORT",
+        "OTLP_GRPC_PORT",
+        "CLICKHOUSE_PORT",
+        "HEALTH_PORT",
+        "METRICS_PORT",
+        "RETENTION_EVENTS_DAYS",
+        "RETENTION_SESSIONS_DAYS",
+    )
 } | {"SP_TELEMETRY_URL": "", "SP_TELEMETRY_BIND": "127.0.0.1", "SP_TELEMETRY_TIMEZONE": "UTC"}
 
 
@@ -109,7 +117,11 @@ def start(home: Path, checkout: Path = ROOT) -> Server:
     begun = time.monotonic()
     with open(home / "serve.err", "ab") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sp_telemetry.cli.main", "serve"], env=environment(home, checkout), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+            [sys.executable, "-m", "sp_telemetry.cli.main", "serve"],
+            env=environment(home, checkout),
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
         )
     while time.monotonic() < begun + READY_S:
         if process.poll() is not None:
@@ -143,8 +155,12 @@ def running(home: Path | None = None, checkout: Path = ROOT) -> Iterator[Server]
 
 def machine() -> dict[str, Any]:
     """What kind of machine this is; nothing that names it."""
-    memory = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")).split()[1]) / (1 << 20)
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    memory = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal")).split()[1]) / (
+        1 << 20
+    )
+    model = next(
+        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
+    )
     load = os.getloadavg()[0]
     return {
         "cores": len(os.sched_getaffinity(0)),
@@ -161,14 +177,21 @@ def table(title: str, heads: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(str(row[i])) for row in [heads, *rows]) for i in range(len(heads))]
     print(f"\n{title}\n")
     for row in [heads, *rows]:
-        print("  ".join(str(cell).ljust(width) if i == 0 else str(cell).rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  ".join(
+                str(cell).ljust(width) if i == 0 else str(cell).rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     sys.stdout.flush()
 
 
 def write(path: str | None, kind: str, figures: dict[str, Any]) -> None:
     """With --json: the figures with the machine and the command that made them, for report.py."""
     if path:
-        command = " ".join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *(word for word in sys.argv[1:] if word != path and word != "--json")])
+        command = " ".join(
+            ["python", f"tests/bench/{Path(sys.argv[0]).name}", *(word for word in sys.argv[1:] if word != path and word != "--json")]
+        )
         Path(path).write_text(json.dumps({"kind": kind, "command": command, "machine": machine(), **figures}, indent=1) + "\n")
 
 

@@ -16,6 +16,10 @@ from sp_telemetry.errors import SpTelemetryError
 
 #: command -> (module, one line of help): kept here so that `--help` imports nothing
 COMMANDS = {
+    "setup": "switch telemetry on for you, start the server, prove that an event arrives",
+    "doctor": "what is wrong, why it matters, and the command that mends it",
+    "uninstall": "stop the server and put Claude Code's settings back",
+    "env": "print the variables for a shell",
     "demo": "the main job on recorded sessions of the real client, in a scratch directory",
     "report": "cost, tokens, sessions, tools, errors: by chapter, feature, user, day, …",
     "context": "what feature, chapter and step hold here, and why",

@@ -85,7 +85,8 @@ def read(path: Path) -> SettingsFile:
             raise json_text.NotJson("env is not an object")
     except (UnicodeDecodeError, json_text.NotJson) as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise UsageError(f"{path} is not what Claude Code can read: {reason}. Nothing was changed.", "Mend the file, then run this again.") from None
+        what = f"{path} is not what Claude Code can read: {reason}. Nothing was changed."
+        raise UsageError(what, "Mend the file, then run this again.") from None
     return file
 
 

@@ -24,13 +24,20 @@ OURS = (
     RESOURCE,
 )
 #: variables that send one signal elsewhere than the common ones say
-DIVERTING = tuple(
-    f"OTEL_EXPORTER_OTLP_{signal}_{what}" for signal in ("LOGS", "METRICS", "TRACES") for what in ("ENDPOINT", "PROTOCOL")
-) + ("BETA_TRACING_ENDPOINT",)
+DIVERTING = (
+    *(f"OTEL_EXPORTER_OTLP_{signal}_{what}" for signal in ("LOGS", "METRICS", "TRACES") for what in ("ENDPOINT", "PROTOCOL")),
+    "BETA_TRACING_ENDPOINT",
+)
 
 
 def variables(
-    endpoint: str = ENDPOINT, person: str = "", attributes: str = "", *, console: bool = False, prometheus: bool = False, traces: bool = False
+    endpoint: str = ENDPOINT,
+    person: str = "",
+    attributes: str = "",
+    *,
+    console: bool = False,
+    prometheus: bool = False,
+    traces: bool = False,
 ) -> dict[str, str]:
     """What has to be set. `attributes` is the OTEL_RESOURCE_ATTRIBUTES that is there already; the person is merged into it."""
     exporter = "otlp,console" if console else "otlp"

@@ -33,9 +33,8 @@ def checked(name: str) -> str:
         raise UsageError("--person holds a character that can't be printed.")
     kept = redacted(name)
     if kept != name:
-        raise UsageError(
-            f"The privacy policy would store {name!r} as {kept!r}, the same for everybody.", "Choose a name, not an e-mail address or a secret."
-        )
+        what = f"The privacy policy would store {name!r} as {kept!r}, the same for everybody."
+        raise UsageError(what, "Choose a name, not an e-mail address or a secret.")
     return name
 
 
@@ -58,8 +57,14 @@ def _git(key: str, environ: Mapping[str, str], cwd: str) -> str:
     try:
         done = subprocess.run(
             ["git", "config", "--get", key],
-            capture_output=True, text=True, errors="replace", timeout=GIT_S, env=dict(environ), cwd=cwd or os.getcwd(), stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=GIT_S,
+            env=dict(environ),
+            cwd=cwd or os.getcwd(),
+            stdin=subprocess.DEVNULL,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

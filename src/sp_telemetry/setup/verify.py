@@ -43,7 +43,8 @@ def send_and_read_back(home: Home, endpoint: str, person: str) -> Proof:
         with opener.open(request, timeout=SEND_S):
             sent = time.monotonic()
     except urllib.error.HTTPError as error:
-        raise SpTelemetryError(f"{endpoint} refused the test event: HTTP {error.code}.", "`sp-telemetry doctor` says who answers there.") from None
+        what = f"{endpoint} refused the test event: HTTP {error.code}."
+        raise SpTelemetryError(what, "`sp-telemetry doctor` says who answers there.") from None
     except OSError as error:
         raise ServerUnreachable(f"Nobody takes events at {endpoint} ({error}).", "`sp-telemetry up` starts the server.") from None
     client = connect(home, home.settings())
@@ -66,7 +67,8 @@ def export_request(event_id: str, person: str, at_ns: int) -> bytes:
     """An ExportLogsServiceRequest with one record, as protobuf."""
     resource = _message(1, _attribute("service.name", "sp-telemetry-setup") + _attribute("service.version", __version__))
     named = {"event.name": EVENT, "prompt.id": event_id} | ({PERSON: person} if person else {})
-    record = b"\x09" + at_ns.to_bytes(8, "little") + _message(5, _text(1, EVENT)) + b"".join(_message(6, _pair(*one)) for one in named.items())
+    attributes = b"".join(_message(6, _pair(*one)) for one in named.items())
+    record = b"\x09" + at_ns.to_bytes(8, "little") + _message(5, _text(1, EVENT)) + attributes
     scope = _message(1, _text(1, "sp_telemetry.setup"))
     return _message(1, resource + _message(2, scope + _message(2, record)))
 

@@ -1,0 +1,127 @@
+"""`sp-telemetry setup`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from sp_telemetry.errors import SpTelemetryError, UsageError
+from sp_telemetry.home import Home
+
+HELP = "Switch Claude Code's telemetry on for you, start the server, and prove that an event arrives."
+EPILOG = """\
+examples:
+  sp-telemetry setup                            asks before it changes anything
+  sp-telemetry setup --dry-run                  what it finds and would change
+  sp-telemetry setup --yes --json --person Ada  for programs
+  sp-telemetry setup --traces                   spans too (beta)
+  sp-telemetry setup --port metrics=18888       where 8888 is taken
+
+It can be run again at any time, also after having been interrupted. `sp-telemetry uninstall` takes it back.
+"""
+MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--dry-run", action="store_true", help="change nothing")
+    parser.add_argument("--yes", action="store_true", help="ask nothing; refuses to replace what somebody else set")
+    parser.add_argument("--force", action="store_true", help="replace what somebody else set, and go on against managed settings")
+    parser.add_argument("--json", action="store_true", help="for machines; needs --yes or --dry-run")
+    parser.add_argument("--person", metavar="NAME", help="under whose name the cost is reported")
+    parser.add_argument("--autostart", action=switch, help="let the start of a session start the server [yes]")
+    parser.add_argument("--console", action=switch, help="export to the terminal too, for debugging `claude -p`")
+    parser.add_argument("--prometheus", action=switch, help="serve the metrics to Prometheus too, on port 9464")
+    parser.add_argument("--traces", action=switch, help="export spans too (beta)")
+    parser.add_argument(
+        "--port", metavar="NAME=NUMBER", action="append", default=[], help="another port: otlp_http, otlp_grpc, clickhouse, health, metrics"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.json and not (args.yes or args.dry_run):
+        raise UsageError("--json asks nothing.", "Add --yes, or --dry-run to see first.")
+    if not args.json:
+        return _run(args)
+    try:
+        return _run(args)
+    except SpTelemetryError as error:
+        print(json.dumps({"ok": False, "error": str(error), "hint": error.hint}))
+        return error.exit_code
+
+
+def _run(args: argparse.Namespace) -> int:
+    from sp_telemetry.setup.installation import install
+    from sp_telemetry.setup.onboarding import Options, plan, refuse
+
+    home = Home.open()
+    options = Options(args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force)
+    made = plan(home, os.environ, Path.cwd(), options)
+    if not args.json:
+        _show(made)
+    if args.dry_run:
+        if args.json:
+            print(json.dumps({"ok": not made.errors, "dry_run": True, **made.as_dict()}))
+        return 1 if made.errors else 0
+    if not args.yes:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError("There is nobody to ask.", "Add --yes, or --dry-run to see first.")
+        if args.person is None and (name := _ask_person(made.offered)) != made.person:
+            options = replace(options, person=name)
+            made = plan(home, os.environ, Path.cwd(), options)
+        if made.conflicts and not args.force:
+            options = replace(
+                options, force=_agreed("Replace what stands there already? `sp-telemetry uninstall` brings it back. [y/N] ", False)
+            )
+        refuse(made, options.force)
+        if not _agreed("Go on? [Y/n] ", True):
+            print("Nothing was changed.")
+            return 0
+    refuse(made, options.force)
+    result = install(home, made, os.environ, lambda text: None if args.json else print(text, flush=True))
+    if args.json:
+        print(json.dumps({"ok": True, "dry_run": False, **made.as_dict(), **result}))
+        return 0
+    print(f"An event arrived and was read back under the name {made.person}; all took {result['seconds']:.1f} s.\n")
+    print("\n".join(result["next"]))
+    return 0
+
+
+def _show(made) -> None:
+    for check in made.checks:
+        print(f" {MARKS[check.level]} {check.what}" + (f"\n     {check.hint}" if check.hint else ""))
+    print(f"\nReports name you {made.person}. The data lie in {made.home}.")
+    if not made.changes:
+        print(f"{made.settings_file} needs no change.\n")
+        return
+    print(f"To be changed in the env block of {made.settings_file}:")
+    for change in made.as_dict()["changes"]:
+        before = f"   (was {change['before']}{', not from here' if change['theirs'] else ''})" if change["before"] is not None else ""
+        print(
+            f"   {change['variable']} = {change['after']}{before}"
+            if change["after"] is not None
+            else f"   {change['variable']} is removed{before}"
+        )
+    print()
+
+
+def _ask_person(offered: list[str]) -> str:
+    others = f" (or {', '.join(offered[1:])})" if offered[1:] else ""
+    answer = input(f"Name to report under [{offered[0]}]{others}: " if offered else "Name to report under: ").strip()
+    return answer or next(iter(offered), "")
+
+
+def _agreed(question: str, default: bool) -> bool:
+    answer = input(question).strip().lower()
+    return default if not answer else answer in ("y", "yes")
+
+
+def _port(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not number.isdigit():
+        raise UsageError(f"--port is {text!r}; expected a name and a number, as in metrics=18888.")
+    return name, int(number)

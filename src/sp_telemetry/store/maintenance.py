@@ -28,8 +28,8 @@ def reattribute(handle: Handle, contexts_since_s: float) -> None:
 def summarise(handle: Handle, retention_events_days: int) -> None:
     """Bring session_summaries and usage_hourly up to date."""
     _run(handle, "sessions")
-    oldest = 0 if retention_events_days == 0 else int(time.time()) - (retention_events_days - 1) * DAY_S
-    _run(handle, "usage", oldest=str(max(oldest, 0)))
+    oldest = max(int(time.time()) - (retention_events_days - 1) * DAY_S, 0) if retention_events_days else 0
+    _run(handle, "usage", oldest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest)))  # the engine does not read a bare 0
 
 
 def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
@@ -37,7 +37,8 @@ def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
     changed = []
     for table, (setting, column) in TTL.items():
         wanted = f"{column} + toIntervalDay({days[setting]})" if days[setting] else ""
-        engine = handle.query(f"SELECT engine_full FROM system.tables WHERE database = 'telemetry' AND name = '{table}'", "RawBLOB").decode()
+        named = f"database = 'telemetry' AND name = '{table}'"
+        engine = handle.query(f"SELECT engine_full FROM system.tables WHERE {named}", "RawBLOB").decode()
         present = engine.partition(" TTL ")[2].partition(" SETTINGS ")[0]
         if present == wanted:
             continue

@@ -29,5 +29,6 @@ ASOF LEFT JOIN
     SELECT * FROM telemetry.session_context FINAL WHERE session_id IN (SELECT session_id FROM late)
 ) AS c
 ON e.session_id = c.session_id AND e.timestamp >= c.at
-WHERE (e.context_at, e.branch, e.feature, e.chapter_context, e.workflow_step) != (c.at, c.branch, c.feature, c.chapter, c.step)
+WHERE (e.context_at, e.project, e.branch, e.feature, e.chapter_context, e.part, e.workflow_step)
+    != (c.at, if(c.project != '', c.project, e.project), c.branch, c.feature, c.chapter, c.part, c.step)
 SETTINGS do_not_merge_across_partitions_select_final = 1;

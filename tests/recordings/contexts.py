@@ -20,7 +20,6 @@ def records(recording: Recording) -> list[record.ContextRecord]:
     """One record for each moment at which a session's context changed, in order."""
     persons = {session["session_id"]: session["user"] for session in recording.about["sessions"]}
     edited: dict[str, list[str]] = {}
-    read: dict[str, list[str]] = {}
     last: dict[str, record.ContextRecord] = {}
     made = []
     for seen in recording.hooks():
@@ -28,16 +27,12 @@ def records(recording: Recording) -> list[record.ContextRecord]:
         before = last.get(session)
         branch = seen["git_branch"] or ""
         if before is None or before.branch != branch:
-            edited[session], read[session] = [], []
-        if seen["tool_name"] in (*EDITS, "Read") and seen["file_path"]:
-            file = _relative(seen["file_path"], seen["git_toplevel"])
-            if seen["tool_name"] in EDITS:
-                edited[session].append(file)
-            elif not file.startswith("specs/"):  # to look something up in another feature's spec is not to work on it
-                read[session].append(file)
+            edited[session] = []
+        if seen["tool_name"] in EDITS and seen["file_path"]:
+            edited[session].append(_relative(seen["file_path"], seen["git_toplevel"]))
         directory = _relative(seen["cwd"], seen["git_toplevel"])
         prompt = "/" + seen["prompt_command"] if seen["prompt_command"] else ""
-        decision = rules.decide(branch, directory, edited[session] or read[session], (), prompt)
+        decision = rules.decide(branch, directory, edited[session], (), prompt)
         repository = gitfiles.NONE._replace(branch=branch, toplevel=seen["git_toplevel"] or "", directory=directory)
         now = record.make(
             session, seen["event"], repository, decision, clean=rules.clean, project="book", person=persons[session], at_ns=seen["at_ns"]

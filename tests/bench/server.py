@@ -161,14 +161,14 @@ def machine() -> dict[str, Any]:
     model = next(
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
     )
-    load = os.getloadavg()[0]
+
     return {
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory),
         "processor": model,
         "python": sys.version.split()[0],
         "date": time.strftime("%Y-%m-%d"),
-        "load_before": round(load, 2),
+        "load": round(os.getloadavg()[0], 1),
     }
 
 

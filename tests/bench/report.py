@@ -1,0 +1,125 @@
+"""Writes the figures that the benches left with --json into the tables of docs/performance.md.
+
+    python tests/bench/report.py FILE … [--document docs/performance.md]
+
+Only what lies between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->` is replaced, and only for the kinds of figures given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import server as servers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="+", type=Path, help="what the benches wrote with --json")
+    parser.add_argument("--document", type=Path, default=servers.ROOT / "docs" / "performance.md")
+    args = parser.parse_args()
+    text = args.document.read_text()
+    for file in args.files:
+        figures = json.loads(file.read_text())
+        for name, block in BLOCKS[figures["kind"]](figures).items():
+            marks = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+            inside = f"{marks[0]}\n{_origin(figures)}\n\n{block}\n{marks[1]}"
+            text, found = re.subn(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _, new=inside: new, text, flags=re.DOTALL)
+            if not found:
+                sys.exit(f"{args.document} has no place for {name!r}")
+    args.document.write_text(text)
+
+
+def _origin(figures: dict[str, Any]) -> str:
+    on = figures["machine"]
+    shared = f"; load average {on['load']} when it ended" if "load" in on else ""
+    return f"`{figures['command']}`, {on['date']}, {on['cores']} cores ({on['processor']}), {on['memory_gib']} GiB, Python {on['python']}{shared}."
+
+
+def _table(heads: list[str], rows: list[list[Any]]) -> str:
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _ingest(figures: dict[str, Any]) -> dict[str, str]:
+    full = [
+        [
+            s["name"],
+            f"{s['events_a_second']:,.0f}",
+            f"{s['p50_ms']:.0f}",
+            f"{s['p99_ms']:.0f}",
+            f"{s['cpu_ms_per_1000']:.0f}",
+            f"{s['peak_rss_mib']:.0f}",
+        ]
+        + [f"{s['sent_events']:,}", s["lost"], f"{s['generator_core']:.1%}"]
+        for s in figures["shapes"]
+        if not s["paced"]
+    ]
+    paced = [
+        [s["name"], f"{s['p50_ms']:.0f}", f"{s['p99_ms']:.0f}", f"{s['server_core']:.2%}", f"{s['sent_events']:,}", s["lost"]]
+        for s in figures["shapes"]
+        if s["paced"]
+    ]
+    heads = ["events", "events/s", "p50 ms", "p99 ms", "CPU ms / 1,000", "peak RSS MiB", "sent", "lost", "generator's core"]
+    blocks = {"ingest": _table(heads, full), "paced": _table(["events", "p50 ms", "p99 ms", "of a core", "sent", "lost"], paced)}
+    others = figures["rotel"]
+    if isinstance(others, str):
+        blocks["rotel"] = f"rotel was not measured: {others}."
+    else:
+        rows = [
+            [o["target"], f"{o['events_a_second']:,.0f}", f"{o['cpu_ms_per_1000']:.0f}", f"{o['rotel_cpu_ms_per_1000']:.0f}"]
+            + [f"{o['sent_events']:,}", o["sent_events"] - o["stored"], f"{o['ratio']:.2f}" if o["ratio"] else "-"]
+            for o in others
+        ]
+        heads = ["rotel into", "events/s", "CPU ms / 1,000, both", "rotel's own", "sent", "lost", "sp-telemetry ÷ rotel"]
+        blocks["rotel"] = _table(heads, rows)
+    return blocks
+
+
+def _queries(figures: dict[str, Any]) -> dict[str, str]:
+    store = figures["store"]
+    rows = [
+        [f"`{name}`", f"{f['engine_min_ms']:.0f}", f"{f['engine_median_ms']:.0f}", f"{f['http_median_ms']:.0f}", f"{f['rows_read']:,.0f}"]
+        for name, f in figures["questions"].items()
+    ]
+    about = f"{store['rows']:,} events in {store['parts']} parts, {store['bytes'] / store['rows']:.0f} bytes each on disk."
+    heads = ["question", "engine, least ms", "engine, median ms", "HTTP, median ms", "rows read"]
+    processes = [[f"`{p['name']}`", f"{p['median_ms']:.0f}", f"{p['min_ms']:.0f}", f"{p['max_ms']:.0f}"] for p in figures["processes"]]
+    return {
+        "queries": f"{about}\n\n{_table(heads, rows)}",
+        "processes": _table(["process", "median ms", "least ms", "most ms"], processes),
+    }
+
+
+def _start(figures: dict[str, Any]) -> dict[str, str]:
+    starts = [[name, f"{statistics.median(all):.2f}", f"{max(all):.2f}", len(all)] for name, all in figures["starts"].items()]
+    idle = [[name, f"{i['rss_mib']:.0f}", f"{i['pss_mib']:.0f}", f"{i['cpu_share']:.2%}"] for name, i in figures["idle"].items()]
+    month = figures["disk"]
+    tables = [
+        [f"`{name}`", f"{month['as_inserted'].get(name, 0) / 1e6:.2f}", f"{size / 1e6:.2f}"] for name, size in month["merged"].items()
+    ]
+    tables.append(["all", f"{sum(month['as_inserted'].values()) / 1e6:.2f}", f"{sum(month['merged'].values()) / 1e6:.2f}"])
+    event = (
+        f"{month['events']:,} events (the recordings {month['copies']} times) with their metrics, spans and contexts. An event is"
+        f" {month['protobuf_an_event']:.0f} bytes as protobuf and {month['stored_an_event']:.0f} stored:"
+        f" {month['protobuf_an_event'] / month['stored_an_event']:.1f} times less."
+    )
+    return {
+        "start": _table(["start", "median s", "most s", "runs"], starts),
+        "idle": _table(["store", "RSS MiB", "PSS MiB", "of a core"], idle),
+        "disk": f"{event}\n\n{_table(['table', 'as inserted MB', 'merged MB'], tables)}",
+    }
+
+
+BLOCKS = {"ingest": _ingest, "queries": _queries, "start": _start}
+
+
+if __name__ == "__main__":
+    main()

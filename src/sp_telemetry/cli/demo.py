@@ -81,7 +81,7 @@ def _report(as_json: bool, home: Home, recording: Recording) -> None:
     client = connect(home, home.settings())
     report, results = REPORTS["cost"], {}
     day = recording.about["recorded_at"][:10]
-    for by in ("chapter", "feature"):
+    for by in ("feature", "chapter"):
         asked = parameters(report, by=by, since=None, start=day, end=day, tz="UTC", filters=dict.fromkeys(FILTERS), limit=0)
         results[by] = ask(client, report, asked)
     if as_json:

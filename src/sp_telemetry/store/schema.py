@@ -73,6 +73,7 @@ def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
     text = "\n".join(file.read_text() for file in views)
     checksum = hashlib.sha256(text.encode()).hexdigest()
     if recorded.get("views") != checksum:
+        _record(runner, "views", "under way")  # being killed from here on, the next start makes them anew, whichever version it is
         _drop_views(runner)
         for statement in statements(text):
             runner.query(statement)

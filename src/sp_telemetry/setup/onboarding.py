@@ -185,7 +185,7 @@ def _ports(home: Home, settings: Settings) -> list[Check]:
     checks = []
     for name in PORTS:
         port = settings.values[f"{name}_port"]
-        if port and port not in held and not _free(settings.bind, port):
+        if port and port not in held and not is_free(settings.bind, port):
             what = f"Port {port} ({name}) is in use by {holder(port)}."
             other = f"sp-telemetry setup --port {name}={10000 + port % 50000}"
             checks.append(Check(ERROR, "port", what, f"End that program, or take another port: `{other}`."))
@@ -195,7 +195,8 @@ def _ports(home: Home, settings: Settings) -> list[Check]:
     return checks
 
 
-def _free(bind: str, port: int) -> bool:
+def is_free(bind: str, port: int) -> bool:
+    """Whether a server could listen there."""
     with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -221,7 +222,8 @@ def _winners(
             shown = layers.shown(name, value)
             after = wanted.get(name, value) if name not in DIVERTING else None
             if layers.is_ignored(layer, name, value, version):
-                checks.append(Check(OK, "settings", f"{layer.place} sets {name}; Claude Code ignores it there since 2.1.282."))
+                what = f"{layer.place} sets {name}; Claude Code ignores it there since 2.1.282."
+                checks.append(Check(OK, "settings", what))
             elif value == after:
                 continue
             elif layer.name == layers.MANAGED:

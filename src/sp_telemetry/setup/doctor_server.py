@@ -1,0 +1,85 @@
+"""The server, its ports, the room it has."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from sp_telemetry.errors import ServerUnreachable
+from sp_telemetry.serve.ports import holder
+from sp_telemetry.setup import service
+from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
+from sp_telemetry.setup.onboarding import PORTS, is_free
+from sp_telemetry.setup.uninstall import size
+
+DISK_LOW, DISK_OUT = 2 << 30, 256 << 20
+
+
+def server(patient: Patient) -> list[Finding]:
+    home, settings = patient.home, patient.settings
+    patient.endpoint_port = settings.otlp_http_port
+    if not (home.path / "config.toml").exists() and not service.is_held(home):
+        what = f"Nothing is set up in {home.path}."
+        return [Finding(ERROR, "server", "not-set-up", what, "Claude Code's events go nowhere.", "sp-telemetry setup"), *_held(patient)]
+    try:
+        running = service.running(home)
+    except ServerUnreachable as error:
+        why = "Events sent now are lost, but for what the transcripts keep."
+        return [Finding(ERROR, "server", "server-silent", str(error), why, "sp-telemetry restart")]
+    if running is None:
+        held = _held(patient)
+        why = "Claude Code throws away what it can't send; only its transcripts still have it."
+        mend = "" if held else "sp-telemetry up"
+        if not settings.autostart:
+            why += " autostart is off, so no session starts the server."
+        return [Finding(ERROR, "server", "server-down", "The server does not run.", why, mend, {"autostart": settings.autostart}), *held]
+    patient.server_runs = running.health.get("status") == "Server available"
+    patient.endpoint_port = running.ports["otlp_http"]
+    if not patient.server_runs:
+        what = f"The server (pid {running.pid}) has no store: {running.health.get('reason', '')}"
+        return [Finding(ERROR, "server", "store-unavailable", what, "Nothing is stored.", "sp-telemetry restart", {})]
+    hours = (time.time() - running.started_at) / 3600
+    address = f"{running.bind}:{patient.endpoint_port}"
+    what = f"The server runs: pid {running.pid}, version {running.version}, for {hours:.1f} h, OTLP on {address}"
+    facts = {"version": running.version, "hours": round(hours, 1), "ports": running.ports}
+    found = [Finding(OK, "server", "server", what, facts=facts)]
+    moved = [name for name in PORTS if settings.values[f"{name}_port"] not in (0, running.ports[name])]
+    if moved:
+        what = f"The server listens on other ports than the settings say: {', '.join(moved)}."
+        why = "The next start changes them."
+        found.append(Finding(WARNING, "server", "ports-moved", what, why, "sp-telemetry restart", {"ports": moved}))
+    if running.bind not in ("127.0.0.1", "::1", "localhost"):
+        what = f"The server listens on {running.bind}: other machines reach it."
+        mend = "Remove `bind` from config.toml, then sp-telemetry restart"
+        found.append(Finding(WARNING, "server", "not-loopback", what, "OTLP has no password.", mend))
+    return found
+
+
+def _held(patient: Patient) -> list[Finding]:
+    """Ports that somebody else has while our server does not run."""
+    found = []
+    for name in PORTS:
+        port = patient.settings.values[f"{name}_port"]
+        if port and not is_free(patient.settings.bind, port):
+            who = holder(port)
+            what = f"Port {port} ({name}) is held by {who}."
+            why = "Our server can't start."
+            if name.startswith("otlp"):
+                why += " What Claude Code sends there is answered by that program: telemetry on, 200 OK, no data."
+            mend = f"End that program, or: sp-telemetry setup --port {name}={10000 + port % 50000}"
+            found.append(Finding(ERROR, "server", "port-held", what, why, mend, {"port": port, "listener": name}))
+    return found
+
+
+def disk(patient: Patient) -> list[Finding]:
+    home = patient.home.path
+    if not home.is_dir():
+        return []
+    stored, free = sum(size(home / name) for name in ("store", "engine")), shutil.disk_usage(home).free
+    facts = {"store_bytes": stored, "free_bytes": free}
+    what = f"The store takes {stored / 1e6:,.1f} MB; {free / 1e9:,.1f} GB are free"
+    if free >= DISK_LOW:
+        return [Finding(OK, "disk", "disk", what, facts=facts)]
+    level, why = (ERROR, "The store can't grow: events are refused.") if free < DISK_OUT else (WARNING, "The store soon can't grow.")
+    mend = "Make room, or shorten retention_events_days in config.toml and sp-telemetry restart"
+    return [Finding(level, "disk", "disk-low", what + ".", why, mend, facts)]

@@ -40,7 +40,8 @@ def main() -> None:
 def _origin(figures: dict[str, Any]) -> str:
     on = figures["machine"]
     shared = f"; load average {on['load']} when it ended" if "load" in on else ""
-    return f"`{figures['command']}`, {on['date']}, {on['cores']} cores ({on['processor']}), {on['memory_gib']} GiB, Python {on['python']}{shared}."
+    kind = f"{on['cores']} cores ({on['processor']}), {on['memory_gib']} GiB, Python {on['python']}"
+    return f"`{figures['command']}`, {on['date']}, {kind}{shared}."
 
 
 def _table(heads: list[str], rows: list[list[Any]]) -> str:
@@ -49,35 +50,25 @@ def _table(heads: list[str], rows: list[list[Any]]) -> str:
 
 
 def _ingest(figures: dict[str, Any]) -> dict[str, str]:
-    full = [
-        [
-            s["name"],
-            f"{s['events_a_second']:,.0f}",
-            f"{s['p50_ms']:.0f}",
-            f"{s['p99_ms']:.0f}",
-            f"{s['cpu_ms_per_1000']:.0f}",
-            f"{s['peak_rss_mib']:.0f}",
-        ]
-        + [f"{s['sent_events']:,}", s["lost"], f"{s['generator_core']:.1%}"]
-        for s in figures["shapes"]
-        if not s["paced"]
-    ]
-    paced = [
-        [s["name"], f"{s['p50_ms']:.0f}", f"{s['p99_ms']:.0f}", f"{s['server_core']:.2%}", f"{s['sent_events']:,}", s["lost"]]
-        for s in figures["shapes"]
-        if s["paced"]
-    ]
+    full, paced = [], []
+    for s in figures["shapes"]:
+        times, counted = (f"{s['p50_ms']:.0f}", f"{s['p99_ms']:.0f}"), (f"{s['sent_events']:,}", s["lost"])
+        if s["paced"]:
+            paced.append([s["name"], *times, f"{s['server_core']:.2%}", *counted])
+        else:
+            cost = f"{s['cpu_ms_per_1000']:.0f}", f"{s['peak_rss_mib']:.0f}"
+            full.append([s["name"], f"{s['events_a_second']:,.0f}", *times, *cost, *counted, f"{s['generator_core']:.1%}"])
     heads = ["events", "events/s", "p50 ms", "p99 ms", "CPU ms / 1,000", "peak RSS MiB", "sent", "lost", "generator's core"]
     blocks = {"ingest": _table(heads, full), "paced": _table(["events", "p50 ms", "p99 ms", "of a core", "sent", "lost"], paced)}
     others = figures["rotel"]
     if isinstance(others, str):
         blocks["rotel"] = f"rotel was not measured: {others}."
     else:
-        rows = [
-            [o["target"], f"{o['events_a_second']:,.0f}", f"{o['cpu_ms_per_1000']:.0f}", f"{o['rotel_cpu_ms_per_1000']:.0f}"]
-            + [f"{o['sent_events']:,}", o["sent_events"] - o["stored"], f"{o['ratio']:.2f}" if o["ratio"] else "-"]
-            for o in others
-        ]
+        rows = []
+        for o in others:
+            rates = f"{o['events_a_second']:,.0f}", f"{o['cpu_ms_per_1000']:.0f}", f"{o['rotel_cpu_ms_per_1000']:.0f}"
+            ratio = f"{o['ratio']:.2f}" if o["ratio"] else "-"
+            rows.append([o["target"], *rates, f"{o['sent_events']:,}", o["sent_events"] - o["stored"], ratio])
         heads = ["rotel into", "events/s", "CPU ms / 1,000, both", "rotel's own", "sent", "lost", "sp-telemetry ÷ rotel"]
         blocks["rotel"] = _table(heads, rows)
     return blocks

@@ -98,7 +98,8 @@ def _seen(patient: Patient) -> Iterator[Finding]:
         yield Finding(OK, "hooks", "hooks", what, facts={"age_s": round(age), "sessions": len(times)})
     else:
         what = "No hook has run yet."
-        yield Finding(WARNING, "hooks", "hooks-never-ran", what, "No session has a feature or chapter so far.", "Start a session of Claude Code")
+        why = "No session has a feature or chapter so far."
+        yield Finding(WARNING, "hooks", "hooks-never-ran", what, why, "Start a session of Claude Code")
     failed = [line for line in _lines(patient.home.logs / "hooks.log") if " gave up: " in line and _age(line) < FAILED_LATELY_S]
     if failed:
         kinds = sorted({match[1] for line in failed if (match := re.search(r"gave up: (\w+)", line))})

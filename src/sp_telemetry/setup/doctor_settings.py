@@ -46,7 +46,7 @@ def _unreadable(seen: list[Layer]) -> Iterator[Finding]:
     for layer in seen:
         if layer.problem:
             level = ERROR if layer.name in (layers.USER, layers.MANAGED) else WARNING
-            why = "Claude Code passes over the whole file." if level == WARNING else "Claude Code may start without any of it: no telemetry."
+            why = "Claude Code passes over the whole file" + (": no telemetry." if level == ERROR else ".")
             what = f"{layer.place} {layer.problem}."
             yield Finding(level, "settings", "settings-unreadable", what, why, f"Mend {layer.place}", {"layer": layer.name})
 
@@ -84,7 +84,7 @@ def _exporters(force: dict[str, Value]) -> Iterator[Finding]:
         else:
             what = f"{_shown(name, value)}: {'events' if needed else 'metrics'} are not sent." if value else f"{name} is not set."
             code = "no-exporter"
-        why = "Events carry cost and tokens; metrics may arrive, and every report is empty." if needed else "Only Prometheus users miss them."
+        why = "Events carry cost and tokens: metrics may arrive, and every report is empty." if needed else "Prometheus users miss them."
         yield Finding(ERROR if needed else WARNING, "settings", code, what, why, _mend(value, name), facts)
 
 

@@ -247,6 +247,5 @@ def refuse(made: Plan, force: bool) -> None:
         raise SpTelemetryError(first.what, first.hint)
     if made.conflicts and not force:
         names = ", ".join(change.variable for change in made.conflicts)
-        raise UsageError(
-            f"{made.settings_file} sets {names} already, and not from here.", "`--force` replaces them; `sp-telemetry uninstall` brings them back."
-        )
+        hint = "`--force` replaces them; `sp-telemetry uninstall` brings them back."
+        raise UsageError(f"{made.settings_file} sets {names} already, and not from here.", hint)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.memory_file import memory_file
 from sp_telemetry.store.schema import folder, statements
@@ -32,13 +33,12 @@ class Lane:
 
     def pieces(self, bodies: Iterable[bytes]) -> Iterable[bytes]:
         """`bodies` as one stream: protobuf messages behind their lengths, JSON objects a line each."""
+        if self.encoding == "protobuf":
+            yield from _behind_lengths(bodies)
+            return
         for body in bodies:
-            if self.encoding == "protobuf":
-                yield _varint(len(body))
-                yield body
-            else:
-                yield body
-                yield b"\n"
+            yield body
+            yield b"\n"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Pipeline:
         self._handle = handle
         self._decode: dict[Lane, str] = {}
         self._derive: dict[str, list[tuple[View, str]]] = {}
+        handle.run("SET max_partitions_per_insert_block = 0")  # history brought along spans more than a hundred weeks
         for signal in SIGNALS:
             shape = views()[f"otlp_{signal}_protobuf_mv"].target
             stage = f"stage_{signal}"
@@ -102,8 +103,6 @@ class Pipeline:
 
     def decodable(self, lane: Lane, body: bytes) -> str:
         """'' when `body` is an OTLP request, else what the engine says is wrong with it."""
-        from sp_telemetry.errors import QueryFailed
-
         try:
             self.decode(lane, [body])
         except QueryFailed as error:
@@ -113,8 +112,18 @@ class Pipeline:
         return ""
 
     def decode(self, lane: Lane, bodies: list[bytes]) -> None:
+        if lane.encoding == "json":
+            self._check_whole(bodies)
         with memory_file(lane.pieces(bodies)) as path:
             self._handle.run(self._decode[lane].replace("{path}", path))
+
+    def _check_whole(self, bodies: list[bytes]) -> None:
+        """Raises QueryFailed unless each of `bodies` is JSON by itself: put together, pieces of JSON can be one object that
+        swallows those between them."""
+        with memory_file(_behind_lengths(bodies)) as path:
+            broken = int(self._handle.query(f"SELECT countIf(NOT isValidJSON(body)) FROM file('{path}', 'RowBinary', 'body String')"))
+        if broken:
+            raise QueryFailed("The request is not JSON.")
 
     def _decoding(self, lane: Lane, stage: str) -> str:
         view = views()[f"otlp_{lane.signal}_{lane.encoding}_mv"]
@@ -137,6 +146,12 @@ class Pipeline:
         for name, replacement in sources.items():
             select = re.sub(rf"{re.escape(name)}\b", lambda _, text=replacement: text, select)
         return f"INSERT INTO {into} ({columns}) {select}"
+
+
+def _behind_lengths(bodies: Iterable[bytes]) -> Iterable[bytes]:
+    for body in bodies:
+        yield _varint(len(body))
+        yield body
 
 
 def _varint(number: int) -> bytes:

@@ -5,7 +5,7 @@ WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
     logs.timestamp AS timestamp,
-    telemetry_name(name) AS event_type,
+    telemetry_name(w['event.name']) AS event_type,
     logs.session_id AS session_id,
     sipHash64(a['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
     now64(9) AS received_at,
@@ -14,8 +14,8 @@ SELECT
     toUInt64OrNull(a['event.sequence']) AS event_sequence,
     i['prompt.id'] AS prompt_id,
     i['message.uuid'] AS message_uuid,
-    TraceId AS trace_id,
-    SpanId AS span_id,
+    extract(TraceId, '^[0-9a-f]{32}$') AS trace_id,
+    extract(SpanId, '^[0-9a-f]{16}$') AS span_id,
 
     coalesce(nullIf(w['enduser.id'], ''), nullIf(contexts.person, ''), w['user.id']) AS user_id,
     w['user.id'] AS installation_id,
@@ -99,14 +99,14 @@ SELECT
 FROM
 (
     SELECT
-        if(Timestamp < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), Timestamp) AS timestamp,
+        if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, now64(9)) AS timestamp,
         mapConcat(LogAttributes, ResourceAttributes) AS a, -- the first of two equal names counts
-        telemetry_words(a) AS w,
+        telemetry_words(mapUpdate(a, map('event.name', name))) AS w,
         telemetry_identifiers(salt, a) AS i,
         telemetry_hashes(salt, a) AS h,
-        telemetry_unknown(salt, a) AS unknown,
+        mapApply((k, v) -> (telemetry_name(toString(telemetry_redact(k))), v), telemetry_unknown(salt, a)) AS unknown,
         replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '') AS name,
-        if(empty(LogAttributes['event.sequence']), cityHash64(Body, LogAttributes), 0) AS content, -- an event with no number is its content
+        if(empty(LogAttributes['event.sequence']), cityHash64(Body, mapSort(LogAttributes)), 0) AS content, -- an event with no number is its content
         TraceId, SpanId,
         i['session.id'] AS session_id
     FROM telemetry.otel_logs

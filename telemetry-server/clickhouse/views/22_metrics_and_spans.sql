@@ -6,7 +6,7 @@ WITH
     telemetry_words(a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT
-    if(TimeUnix < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), TimeUnix) AS timestamp,
+    if(toYear(TimeUnix, 'UTC') BETWEEN 2000 AND 2099, TimeUnix, now64(9)) AS timestamp,
     StartTimeUnix AS start_timestamp,
     now64(9) AS received_at,
     telemetry_redact(MetricName) AS metric_name,
@@ -14,7 +14,7 @@ SELECT
     MetricType AS metric_type,
     AggregationTemporality AS temporality,
     IsMonotonic AS is_monotonic,
-    sipHash64(arraySort(mapKeys(Attributes)), arraySort(mapValues(Attributes))) AS point_id,
+    sipHash64(mapSort(Attributes)) AS point_id,
     i['session.id'] AS session_id,
     if(empty(w['enduser.id']), w['user.id'], w['enduser.id']) AS user_id,
     w['user.id'] AS installation_id,
@@ -26,9 +26,9 @@ SELECT
     Max AS max,
     BucketCounts AS bucket_counts,
     ExplicitBounds AS explicit_bounds,
-    mapUpdate(telemetry_kept(a), mapApply((k, v) -> (k, toString(telemetry_redact(v))), mapFilter((k, v) -> k IN
+    mapUpdate(telemetry_kept(w), mapFilter((k, v) -> k IN
         ('model', 'query_source', 'speed', 'effort', 'agent.name', 'skill.name', 'plugin.name', 'mcp_server.name',
-         'mcp_tool.name', 'tool_name', 'decision', 'source'), a))) AS attributes
+         'mcp_tool.name', 'tool_name', 'decision', 'source'), w)) AS attributes
 FROM telemetry.otel_metric_points;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_spans_mv TO telemetry.telemetry_spans AS
@@ -38,13 +38,13 @@ WITH
     telemetry_words(a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT
-    if(Timestamp < toDateTime64('2000-01-01 00:00:00', 9, 'UTC'), now64(9), Timestamp) AS timestamp,
+    if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, now64(9)) AS timestamp,
     Duration AS duration_ns,
     now64(9) AS received_at,
     telemetry_redact(SpanName) AS span_name,
-    TraceId AS trace_id,
-    SpanId AS span_id,
-    ParentSpanId AS parent_span_id,
+    extract(TraceId, '^[0-9a-f]{32}$') AS trace_id,
+    extract(SpanId, '^[0-9a-f]{16}$') AS span_id,
+    extract(ParentSpanId, '^[0-9a-f]{16}$') AS parent_span_id,
     SpanKind AS kind,
     StatusCode AS status_code,
     i['session.id'] AS session_id,

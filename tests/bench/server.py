@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -189,9 +190,8 @@ def table(title: str, heads: list[str], rows: list[list[str]]) -> None:
 def write(path: str | None, kind: str, figures: dict[str, Any]) -> None:
     """With --json: the figures with the machine and the command that made them, for report.py."""
     if path:
-        command = " ".join(
-            ["python", f"tests/bench/{Path(sys.argv[0]).name}", *(word for word in sys.argv[1:] if word != path and word != "--json")]
-        )
+        words = [word for word in sys.argv[1:] if word not in (path, "--json")]
+        command = shlex.join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *words])
         Path(path).write_text(json.dumps({"kind": kind, "command": command, "machine": machine(), **figures}, indent=1) + "\n")
 
 

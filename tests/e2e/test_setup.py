@@ -25,7 +25,10 @@ from tests.conftest import require
 
 pytestmark = pytest.mark.needs("node", "npm", "git")
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
-ORIGINAL = b'{\r\n   "model": "sonnet",   "env": {"EDITOR": "vi",\r\n  "OTEL_RESOURCE_ATTRIBUTES": "team=docs"},\r\n "cleanupPeriodDays":30}'
+ORIGINAL = (
+    b'{\r\n   "model": "sonnet",   "env": {"EDITOR": "vi",\r\n  "OTEL_RESOURCE_ATTRIBUTES": "team=docs"},\r\n'
+    b' "cleanupPeriodDays":30}'
+)
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,6 +6,7 @@ when the process ends, however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -79,7 +80,9 @@ def running(home: Home) -> Running | None:
 def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bool]:
     """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now)."""
     if is_held(home):
-        return _wait_ready(home, None), False
+        found = _wait_ready(home, None)
+        if found:
+            return found, False
     home.make()
     home.server_file.unlink(missing_ok=True)
     with open(home.logs / "server.err", "ab") as errors:
@@ -92,16 +95,23 @@ def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bo
             cwd=home.path,
             env={**environ, "SP_TELEMETRY_HOME": str(home.path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-    return _wait_ready(home, process), True
+    found = _wait_ready(home, process)
+    return found or up(home, environ)[0], True
 
 
 def down(home: Home) -> bool:
     """Stop the server and wait until it has ended; False when none ran."""
     if not is_held(home):
         return False
-    pid = int((home.path / "server.lock").read_text() or 0)
-    os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_S
+    while not (pid := int((home.path / "server.lock").read_text() or 0)):  # it has taken the lock and not yet said who it is
+        if not is_held(home):
+            return True
+        if time.monotonic() > deadline:
+            raise SpTelemetryError(f"Nobody says who holds {home.path / 'server.lock'}.")
+        time.sleep(POLL_S)
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
+        os.kill(pid, signal.SIGTERM)
     while is_held(home):
         if time.monotonic() > deadline:
             raise SpTelemetryError(
@@ -123,7 +133,8 @@ def tail(home: Home, lines: int) -> list[str]:
     return found[-lines:]
 
 
-def _wait_ready(home: Home, process: subprocess.Popen | None) -> Running:
+def _wait_ready(home: Home, process: subprocess.Popen | None) -> Running | None:
+    """The server when it is ready; None when somebody else's, which was waited for, has ended instead."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
@@ -139,5 +150,7 @@ def _wait_ready(home: Home, process: subprocess.Popen | None) -> Running:
                 found = None
             if found:
                 return found
+        if process is None and not is_held(home):
+            return None
         time.sleep(POLL_S)
     raise ServerUnreachable(f"The server is not ready after {START_S} s.", "`sp-telemetry logs` shows what it does.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from sp_telemetry.home import Home
 from sp_telemetry.store.client import connect
 from tests.client import VERSIONS, ClaudeCode, MessagesApi, Reply, Script, ToolUse, executable
 from tests.client.install import ClientUnavailable
-from tests.conftest import require
+from tests.conftest import ROOT, require
 
 pytestmark = pytest.mark.needs("node", "npm", "git")
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
@@ -233,3 +234,23 @@ def test_broken_settings_and_impossible_names_change_nothing(machine: Machine) -
     email = machine.setup("--person", "ada@example.com")
     assert email["code"] == 2 and "'<email>'" in email["error"]
     assert not machine.home.path.exists() and machine.settings.read_text() == "{}"
+
+
+@pytest.mark.checkout
+def test_with_the_plugin_the_doctor_sees_hooks_and_contexts(machine: Machine, tmp_path: Path) -> None:
+    clone = tmp_path / "a clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv*", "tests", "docs", ".*_cache", ".hypothesis"))
+    for arguments in (("marketplace", "add", str(clone)), ("install", "sp-telemetry@sp-telemetry")):
+        done = subprocess.run([machine.client.executable, "plugin", *arguments], env=machine.environ, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+    before = machine.settings.read_bytes()
+    machine.setup("--person", "Ada")
+    # Hooks do not see what the shell knows of our home only by default; a person who moved it has SP_TELEMETRY_HOME set.
+    machine.session(env={"SP_TELEMETRY_HOME": str(machine.home.path)})
+    machine.events(least=3)
+    findings = {finding["code"]: finding for finding in json.loads(machine.cli("doctor", "--json").stdout)["findings"]}
+    assert findings["hooks"]["facts"]["sessions"] == 1 and findings["spool"]["facts"]["delivered"] >= 1
+    assert findings["context"]["facts"]["unattributed"] == 0 and "plugin-missing" not in findings
+    assert [finding for finding in findings.values() if finding["level"] == "error"] == []
+    machine.cli("uninstall")
+    assert machine.settings.read_bytes() == before

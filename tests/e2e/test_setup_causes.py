@@ -74,8 +74,10 @@ CAUSES = (
           project={**variables("http://127.0.0.1:{http}", "Ada")}),
     Cause("the shell says otherwise", "shell-beaten", EVENTS, shell={ENDPOINT: NOBODY}, level="warning"),
     Cause("a repository's attributes", "person-lost", NOT_ADA, project={RESOURCE: "team=docs"}, level="warning"),
-    Cause("blanks in attributes", "attributes-not-encoded", {OLD: NOT_ADA, NEW: EVENTS}, {RESOURCE: "enduser.id=Ada,team=a b"}, level="warning"),
-    Cause("many attributes", "many-attributes", EVENTS, {RESOURCE: "enduser.id=Ada," + ",".join(f"k{n}=v" for n in range(13))}, level="warning"),
+    Cause("blanks in attributes", "attributes-not-encoded", {OLD: NOT_ADA, NEW: EVENTS}, {RESOURCE: "enduser.id=Ada,team=a b"},
+          level="warning"),
+    Cause("many attributes", "many-attributes", EVENTS, {RESOURCE: "enduser.id=Ada," + ",".join(f"k{n}=v" for n in range(13))},
+          level="warning"),
     Cause("traces without beta", "traces-without-beta", EVENTS, {"OTEL_TRACES_EXPORTER": "otlp"}, level="warning"),
 )  # fmt: skip
 
@@ -97,10 +99,11 @@ def codes(examination: Examination, level: str) -> set[str]:
 
 @pytest.mark.parametrize("cause", CAUSES, ids=str)
 def test_cause(place: Machine, cause: Cause) -> None:
-    def filled(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value and value.replace("{http}", str(http)).replace("{grpc}", str(place.ports["otlp_grpc"])) for name, value in values.items()}
+    http, grpc = (place.ports[name] for name in ("otlp_http", "otlp_grpc"))
 
-    http = place.ports["otlp_http"]
+    def filled(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value and value.replace("{http}", str(http)).replace("{grpc}", str(grpc)) for name, value in values.items()}
+
     base = variables(f"http://127.0.0.1:{http}", "Ada") if cause.base else {}
     user = {name: value for name, value in (base | filled(cause.user)).items() if value is not None}
     place.settings.write_text(json.dumps({"env": user}))

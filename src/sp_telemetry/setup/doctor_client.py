@@ -75,7 +75,7 @@ def hooks(patient: Patient) -> list[Finding]:
             what = "The hooks found no Python 3.9 or later."
             mend = "Install Python 3.9 or later, or name one in SP_TELEMETRY_PYTHON"
             found.append(Finding(ERROR, "hooks", "hooks-no-python", what, "Sessions have no feature and no chapter.", mend))
-    return found + _seen(patient)
+    return [*found, *_seen(patient)]
 
 
 def _enabled(seen: list[layers.Layer]) -> str | None:

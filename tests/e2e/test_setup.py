@@ -241,7 +241,8 @@ def test_with_the_plugin_the_doctor_sees_hooks_and_contexts(machine: Machine, tm
     clone = tmp_path / "a clone"
     shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv*", "tests", "docs", ".*_cache", ".hypothesis"))
     for arguments in (("marketplace", "add", str(clone)), ("install", "sp-telemetry@sp-telemetry")):
-        done = subprocess.run([machine.client.executable, "plugin", *arguments], env=machine.environ, capture_output=True, text=True, timeout=60)
+        command = [machine.client.executable, "plugin", *arguments]
+        done = subprocess.run(command, env=machine.environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
     before = machine.settings.read_bytes()
     machine.setup("--person", "Ada")

@@ -90,7 +90,7 @@ class Intake:
             handle.close()
 
     def _start_inserts(self) -> None:
-        while self._idle and self._waiting_bytes:
+        while self._idle and any(self._lanes.values()):  # not their bytes: a request may be empty
             if len(self._idle) < WORKERS and self._waiting_bytes < SECOND_INSERT_BYTES:
                 return
             task = asyncio.get_running_loop().create_task(self._insert(*self._next_batch(), self._idle.pop()))

@@ -111,6 +111,18 @@ def test_a_context_that_is_told_anew_for_the_same_moment_is_honoured_in_each_of_
     assert spent(handle, of, column) == {"second": 1}
 
 
+def test_context_that_came_just_before_a_long_absence_is_honoured_at_the_next_start(handle, pipeline):
+    """The server was killed before it could; it is started again a month later."""
+    of = session()
+    store(pipeline, request(of, START, 0))
+    handle.run("TRUNCATE TABLE telemetry.session_context")
+    maintenance.reattribute_newest(handle, 60)
+    told = f"('{of}', fromUnixTimestamp64Nano({START}), now64(9) - INTERVAL 30 DAY, '017-a')"
+    handle.run(f"INSERT INTO telemetry.session_context (session_id, at, received_at, feature) VALUES {told}")
+    maintenance.reattribute_newest(handle, 60)
+    assert spent(handle, of) == {"017-a": 1}
+
+
 def test_late_context_says_who_it_was_where_nobody_had_said_so(handle, pipeline):
     of = session()
     store(pipeline, {**request(of, START, 0), "user.id": "random"}, {**request(of, START, 1), "user.id": "random", "enduser.id": "grace"})

@@ -18,7 +18,7 @@ log = logging.getLogger("sp_telemetry")
 AFTER_CONTEXT_S = 0.5  # lets the records of one moment arrive together
 IN_FLIGHT_S = 10  # an insert that began before a context was committed is over by then; contexts younger than this are looked at again
 SUMMARIES_EVERY_S = 30
-AT_START_S = 86400  # contexts of the last day may have come just before the last end
+AT_START_S = 3600  # contexts of the last hour in which there were any may have come just before the last end
 
 
 class Upkeep:
@@ -33,7 +33,7 @@ class Upkeep:
 
     async def start(self) -> None:
         """Finish what the last end may have left undone, then watch."""
-        await self._do(maintenance.reattribute, time.time() - AT_START_S)
+        await self._do(maintenance.reattribute_newest, AT_START_S)
         self._tasks = [asyncio.create_task(self._watch_contexts()), asyncio.create_task(self._watch_events())]
 
     async def close(self) -> None:

@@ -25,6 +25,12 @@ def reattribute(handle: Handle, contexts_since_s: float) -> None:
     _run(handle, "reattribute", since=f"{contexts_since_s:.3f}")
 
 
+def reattribute_newest(handle: Handle, of_s: float) -> None:
+    """Attribute events anew whose sessions' contexts were received in the last `of_s` seconds in which any were, however long ago."""
+    newest = float(handle.query("SELECT toFloat64(max(received_at)) FROM telemetry.session_context"))
+    reattribute(handle, max(newest - of_s, 0))
+
+
 def summarise(handle: Handle, retention_events_days: int) -> None:
     """Bring session_summaries and usage_hourly up to date."""
     _run(handle, "sessions")

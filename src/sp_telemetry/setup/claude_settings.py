@@ -199,7 +199,7 @@ def _backup(home: Home) -> str:
 def _replace(path: Path, seen: SettingsFile, text: str | None) -> bool:
     """Put `text` in the file's place as a whole (None: no file), unless it changed since it was seen. A link stays a link."""
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    draft = target.with_name(f".{target.name}.sp-telemetry")  # one name, so that a killed set-up's is taken over by the next
     try:
         mode = stat.S_IMODE(target.stat().st_mode) if seen.existed else 0o600
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sp_telemetry import __version__
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
@@ -47,7 +47,8 @@ def send_and_read_back(home: Home, endpoint: str, person: str) -> Proof:
         raise SpTelemetryError(what, "`sp-telemetry doctor` says who answers there.") from None
     except OSError as error:
         raise ServerUnreachable(f"Nobody takes events at {endpoint} ({error}).", "`sp-telemetry up` starts the server.") from None
-    client = connect(home, home.settings())
+    settings = home.settings()
+    client = connect(home, replace(settings, values={**settings.values, "url": ""}))  # our own server, whatever reports ask
     while True:
         answer = client.query(
             "SELECT user_id FROM telemetry.telemetry_events WHERE event_type = {event:String} AND prompt_id = {id:String} LIMIT 1",

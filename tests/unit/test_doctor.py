@@ -242,6 +242,7 @@ def test_who_wins(place: Place) -> None:
     assert [text for _, text in new["OTEL_X"].beaten] == ["project", "user", "shell"]
 
 
+@pytest.mark.checkout
 def test_the_file_to_source_says_what_env_prints(tmp_path: Path) -> None:
     file = ROOT / ".claude" / "env-config" / "telemetry-enabled.env"
     command = ["sh", "-c", '. "$1" && env', "sh", str(file)]

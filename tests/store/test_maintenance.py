@@ -186,7 +186,7 @@ def histories(draw: st.DrawFn) -> tuple[list[list[tuple]], list[int]]:
     return happened, [order[start:end] for start, end in itertools.pairwise(bounds) if start < end]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(history=histories(), protobuf=st.booleans(), merge=st.booleans())
 def test_any_history_ends_in_what_a_simple_model_says(handle, pipeline, history, protobuf, merge):
     happened, batches = history

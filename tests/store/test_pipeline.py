@@ -242,7 +242,7 @@ def is_protobuf(body: bytes) -> bool:
     return True
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_broken_protobuf_request_is_rejected_and_its_neighbours_are_stored(handle, pipeline, data):
     whole = as_protobuf(good(session()))
@@ -261,7 +261,7 @@ CUT = as_json(good(str(UUID(int=10**7))))[:-9]
 OPENINGS = [b'{"x":', b'{"resourceLogs":[', b'{"x":"', b"[", b"{", b"}", b"x", b'{"resourceLogs":5}', b"null", b"{}}", b"{}{}", CUT]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(opening=st.sampled_from(OPENINGS), closing=st.sampled_from([b"}", b"]}", b'"}', b"]", b"", b"x"]))
 @example(opening=b'{"x":', closing=b"}")
 @example(opening=b'{"x":"', closing=b'"}')

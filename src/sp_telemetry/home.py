@@ -51,9 +51,7 @@ class Home:
             for folder in (self.path, self.path / "secrets", self.store, self.spool, self.logs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"{self.path} can't be made: {error.strerror}.", "Name another directory in SP_TELEMETRY_HOME."
-            ) from None
+            raise UsageError(f"{self.path} can't be made: {error.strerror}.", "Name another directory in SP_TELEMETRY_HOME.") from None
         return self
 
     def secret(self, name: str) -> str:

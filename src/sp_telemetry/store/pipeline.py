@@ -100,7 +100,8 @@ class Pipeline:
                 if view.target != "session_context" or told:
                     self._handle.run(statement)
             if told:
-                return int(self._handle.query(f"SELECT count() FROM {stage} WHERE LogAttributes['event.name'] != '{CONTEXT_MARK.decode()}'"))
+                events = f"LogAttributes['event.name'] != '{CONTEXT_MARK.decode()}'"
+                return int(self._handle.query(f"SELECT count() FROM {stage} WHERE {events}"))
             return records
         finally:
             self._handle.run(f"TRUNCATE TABLE {stage}")

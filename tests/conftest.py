@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,6 +19,12 @@ if not WHEEL and str(ROOT / "src") not in os.environ.get("PYTHONPATH", "").split
     # pytest was called by itself. Children that tests start need the path too.
     sys.path.insert(0, str(ROOT / "src"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+
+
+# The same examples at each run of CI, so that its verdict is of the change; elsewhere new ones each time.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI") == "true":
+    hypothesis.settings.load_profile("ci")
 
 
 def require(condition: object, reason: str) -> None:

@@ -30,7 +30,7 @@ WITH
                 session_id,
                 count() AS received,
                 max(assumeNotNull(event_sequence)) + 1 AS highest,
-                received = highest AND sum(assumeNotNull(event_sequence)) * 2 = highest * (highest - 1) AS whole
+                received = highest AND groupBitmap(toUInt32(assumeNotNull(event_sequence))) = highest AS whole
             FROM telemetry.telemetry_events
             WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
               AND if({user:String} = '', true, user_id = {user:String})

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import clickhouse_connect
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sp_telemetry import resources
@@ -350,6 +350,7 @@ RUNS = st.lists(st.tuples(st.integers(1, 12), st.sets(st.integers(0, 11), max_si
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sessions=st.lists(RUNS, min_size=1, max_size=3))
+@example(sessions=[[(3, {0}), (5, {0, 3})]])  # 1, 2, 1, 2, 4: as many and as much as 0 to 4
 def test_what_is_missing_is_found_without_any_order_of_time(
     server: Server, client: Client, sessions: list[list[tuple[int, set[int]]]]
 ) -> None:

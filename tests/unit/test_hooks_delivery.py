@@ -92,10 +92,10 @@ def test_a_server_that_does_not_take_a_record_does_not_lose_it(session: Session,
 
 
 def test_a_server_that_commits_slowly_is_not_waited_for(session: Session) -> None:
-    session.port, asked = listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", delay=0.6)
+    session.port, asked = listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", delay=2)
     begun = time.monotonic()
     session.start()
-    assert time.monotonic() - begun < 0.4
+    assert time.monotonic() - begun < 1.5
     assert session.spooled() == []  # it is being sent, and nobody else's
     session.hook("prompt", prompt="go on")
     settled(session)
@@ -120,7 +120,8 @@ def test_a_full_backlog_is_bounded_too(session: Session) -> None:
 
 def test_ten_sessions_at_once_deliver_each_waiting_record_once(session: Session, otlp: OtlpRecorder) -> None:
     expected = {waiting(session, number) for number in range(120)}
-    many = [Session(session.scratch, session.cwd, session.port, id=f"session-{number}") for number in range(10)]
+    session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "20"  # eleven at once on two cores: this is not about the bound
+    many = [Session(session.scratch, session.cwd, session.port, id=f"session-{number}", more=session.more) for number in range(10)]
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(Session.start, many))
     session.start()

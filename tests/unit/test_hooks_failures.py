@@ -142,7 +142,7 @@ def test_python_3_9_and_each_newer_one_will_do(session: Session, otlp: OtlpRecor
     require((3, 9) in new, "Python 3.9 not found")
     for python in new.values():
         before = len(records(otlp))
-        session.more["SP_TELEMETRY_PYTHON"] = python
+        session.more |= {"SP_TELEMETRY_PYTHON": python, "SP_TELEMETRY_HOOK_PATIENCE": "20"}  # this is not about the bound
         session.start()
         session.hook("prompt", prompt="/plan")
         assert session.raw("prompt", b'{"half').stdout == b""

@@ -1,1 +1,0 @@
-"""Claude Code's own transcripts, for the audit and for backfill."""

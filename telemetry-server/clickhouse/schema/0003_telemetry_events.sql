@@ -92,13 +92,14 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
 
     attributes               Map(LowCardinality(String), String) COMMENT 'the other attributes that the policy keeps',
     unknown_attributes       Array(LowCardinality(String)) COMMENT 'names that no known client version sends; values are in attributes, hashed',
+    is_deleted               UInt8 COMMENT '1: a row taken back, such as one from a transcript whose event came after all; FINAL hides it',
 
     INDEX by_session session_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_request request_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_received received_at TYPE minmax GRANULARITY 1,
     INDEX by_version version TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplacingMergeTree(version)
+ENGINE = ReplacingMergeTree(version, is_deleted)
 PARTITION BY toMonday(timestamp)
 ORDER BY (event_type, toStartOfHour(timestamp), session_id, timestamp, event_id)
 TTL toDateTime(timestamp) + INTERVAL 90 DAY

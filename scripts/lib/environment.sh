@@ -118,7 +118,10 @@ take_lock() {
     rm -rf "$venv".new.* "$venv".old.* # of those that were killed
 }
 
-alive() { kill -0 "$1" 2>/dev/null || [ -d "/proc/$1" ]; } # another user's process can't be signalled
+alive() { # another user's process can't be signalled; a zombie, where nothing reaps orphans, can, and is dead
+    kill -0 "$1" 2>/dev/null || [ -d "/proc/$1" ] || return 1
+    case $(cat "/proc/$1/stat" 2>/dev/null) in *') Z '* | *') X '*) return 1 ;; esac
+}
 
 abandon() { # also the ordinary end
     if [ -n "$installer" ]; then kill "$installer" 2>/dev/null && wait "$installer" 2>/dev/null; fi

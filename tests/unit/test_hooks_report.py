@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,11 +114,23 @@ def test_an_answer_that_takes_too_long_is_given_up(session: Session) -> None:
     command_line(session, f"echo $$ >'{session.scratch}/pid'; exec sleep 30")
     begun = time.monotonic()
     assert "No answer within 4 s" in typed(session, "cost")["reason"]
-    assert time.monotonic() - begun < 5
-    with pytest.raises(ProcessLookupError):
-        for _ in range(20):  # init takes a moment to reap it
-            os.kill(int((session.scratch / "pid").read_text()), 0)
-            time.sleep(0.1)
+    assert time.monotonic() - begun < 25  # not the 30 that it would take
+    pid = int((session.scratch / "pid").read_text())
+    end = time.monotonic() + 10
+    while runs(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not runs(pid)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process still does something: in a container without an init, one that was killed may stay as a zombie."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:
+        return False
+    except OSError:  # no /proc here, or gone in this moment: then the next look says so
+        return True
 
 
 def test_the_switch_lets_the_skill_answer(session: Session) -> None:

@@ -156,6 +156,19 @@ def test_killed_half_way_it_runs_again(checkout: Checkout) -> None:
     assert checkout.installed() == 2 and checkout.leftovers() == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="zombies can't be told apart without /proc")
+def test_a_dead_owner_that_nobody_reaped_holds_nothing(checkout: Checkout) -> None:
+    owner = subprocess.Popen(["true"])
+    while Path(f"/proc/{owner.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    lock = checkout.root / ".venv.lock"
+    lock.mkdir()
+    (lock / "pid").write_text(str(owner.pid))
+    done = checkout.with_uv().run()
+    owner.wait()
+    assert done.returncode == 0 and "waiting for it" not in done.stderr
+
+
 def test_interrupted_it_leaves_nothing(checkout: Checkout) -> None:
     checkout.with_uv("exec sleep 30")
     process = checkout.start()

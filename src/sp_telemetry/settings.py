@@ -66,6 +66,7 @@ SETTINGS = (
     Setting("person", "", "under whose name this machine's sessions are reported; set-up asks"),
     Setting("autostart", True, "let the start of a session start the server when it is down"),
     Setting("session_line", True, "show feature, chapter and today's cost at the start of a session"),
+    Setting("prices", "", "CSV file of own prices, in place of the shipped ones; empty means prices.csv in the home, if it exists"),
     Setting("url", "", "address of a ClickHouse HTTP interface to ask instead of the local server"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

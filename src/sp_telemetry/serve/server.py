@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 
 from sp_telemetry import __version__
-from sp_telemetry.errors import StoreBusy
+from sp_telemetry.errors import StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.serve import clickhouse_http, guard, health, otlp_grpc, otlp_http
 from sp_telemetry.serve.clickhouse_access import Access
@@ -24,7 +24,7 @@ from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.settings import Settings
-from sp_telemetry.store import maintenance, schema
+from sp_telemetry.store import maintenance, prices, schema
 from sp_telemetry.store.engine import Engine
 
 log = logging.getLogger("sp_telemetry")
@@ -94,6 +94,10 @@ def _open_store(home: Home, settings: Settings) -> Engine:
             applied = schema.migrate(handle)
             if applied:
                 log.info("schema: applied %s", ", ".join(applied))
+            try:
+                prices.load(handle, prices.own_file(home.path, settings.prices))
+            except UsageError as error:  # to receive what is sent matters more
+                log.error("prices: %s %s", error, error.hint)
             maintenance.apply_retention(handle, dict(settings.values))
     except BaseException:
         engine.close()

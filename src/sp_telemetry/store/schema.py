@@ -51,16 +51,16 @@ def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
     """
     first = sorted((folder() / "schema").glob("*.sql"))
     applied: list[str] = []
-    recorded = _recorded(runner)
+    known = recorded(runner)
     for file in first:
         text = file.read_text()
         checksum = hashlib.sha256(text.encode()).hexdigest()
-        if file.name not in recorded:
+        if file.name not in known:
             for statement in statements(text):
                 runner.query(statement)
-            _record(runner, file.name, checksum)
+            record(runner, file.name, checksum)
             applied.append(file.name)
-        elif recorded[file.name] != checksum:
+        elif known[file.name] != checksum:
             raise UsageError(
                 f"{file.name} was changed after it had been applied to this store.", "Restore it, and add a new numbered file."
             )
@@ -72,17 +72,18 @@ def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
     views = sorted((folder() / "views").glob("*.sql"))
     text = "\n".join(file.read_text() for file in views)
     checksum = hashlib.sha256(text.encode()).hexdigest()
-    if recorded.get("views") != checksum:
-        _record(runner, "views", "under way")  # being killed from here on, the next start makes them anew, whichever version it is
+    if known.get("views") != checksum:
+        record(runner, "views", "under way")  # being killed from here on, the next start makes them anew, whichever version it is
         _drop_views(runner)
         for statement in statements(text):
             runner.query(statement)
-        _record(runner, "views", checksum)
+        record(runner, "views", checksum)
         applied.append("views")
     return applied
 
 
-def _recorded(runner: Runner) -> dict[str, str]:
+def recorded(runner: Runner) -> dict[str, str]:
+    """What was applied to this store: name -> checksum."""
     exists = runner.query("SELECT count() FROM system.tables WHERE database = 'telemetry' AND name = 'schema_migrations'")
     if exists.strip() == b"0":
         return {}
@@ -90,7 +91,8 @@ def _recorded(runner: Runner) -> dict[str, str]:
     return dict(row.split("\t") for row in rows.splitlines())
 
 
-def _record(runner: Runner, name: str, checksum: str) -> None:
+def record(runner: Runner, name: str, checksum: str) -> None:
+    """Remember that `name` was applied in this form."""
     runner.query(f"INSERT INTO telemetry.schema_migrations (name, checksum) VALUES ('{name}', '{checksum}')")
 
 

@@ -1,0 +1,79 @@
+"""What tokens cost: the shipped list, and an installation's own rows in place of some of it, loaded into `telemetry.model_prices`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from sp_telemetry import resources
+from sp_telemetry.errors import QueryFailed, UsageError
+from sp_telemetry.store.schema import Runner, record, recorded
+
+COLUMNS = """
+    model String, tier Enum8('standard' = 1, 'long' = 2, 'fast' = 3) DEFAULT 'standard', above_tokens UInt64,
+    valid_from Nullable(Date), valid_to Nullable(Date), input Float64, output Float64,
+    cache_read Float64 DEFAULT input * 0.1, cache_write_5m Float64 DEFAULT input * 1.25, cache_write_1h Float64 DEFAULT input * 2,
+    batch Float64 DEFAULT 0.5, us Float64 DEFAULT 1.1, web_search Float64 DEFAULT 0.01, source String, retrieved Nullable(Date)"""
+_READ = """
+    SELECT
+        model, toString(tier) AS tier, above_tokens, ifNull(valid_from, toDate(0)), ifNull(valid_to, toDate('2149-06-06')),
+        input, output, cache_read, cache_write_5m, cache_write_1h, batch, us, web_search, source, ifNull(retrieved, today()),
+        '{origin}' AS origin
+    FROM format(CSVWithNames, '{columns}', '{text}')
+"""
+_SETTINGS = "SETTINGS input_format_skip_unknown_fields = 0, input_format_csv_empty_as_default = 1"
+
+
+def load(runner: Runner, own: Path | None = None) -> bool:
+    """Make `telemetry.prices` show the shipped list and the rows of `own`, a CSV file; whether anything had changed.
+
+    Rows of `own` stand in place of all shipped ones of their model and tier. Raises UsageError where `own` can't be read;
+    then the list loaded before stays, or the shipped one.
+    """
+    shipped = resources.path("telemetry-server/prices/anthropic.csv").read_text()
+    mine = _own_text(own)
+    checksum = hashlib.sha256(f"{shipped}\0{mine}".encode()).hexdigest()
+    known = recorded(runner).get("prices")
+    if known == checksum:
+        return False
+    try:
+        runner.query(_statement(shipped, mine))
+    except QueryFailed as error:
+        if not mine:
+            raise
+        if not known:
+            load(runner)
+        raise UsageError(
+            f"{own} can't be read as prices: {error}", "Its columns are those of telemetry-server/prices/anthropic.csv."
+        ) from None
+    record(runner, "prices", checksum)
+    return True
+
+
+def own_file(home: Path, named: str) -> Path | None:
+    """Where an installation's own prices are: the file named in the setting `prices`, else prices.csv in `home`; None without one."""
+    file = Path(named).expanduser() if named else home / "prices.csv"
+    return file if named or file.exists() else None
+
+
+def _own_text(own: Path | None) -> str:
+    if own is None:
+        return ""
+    try:
+        return own.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{own} can't be read: {error}.", "Mend it, or name another file in the setting `prices`.") from None
+
+
+def _statement(shipped: str, own: str) -> str:
+    """One insert, so that a reader sees the old list or the new one."""
+    both = [_select(shipped, "shipped")]
+    if own.strip():
+        both[0] += f" WHERE (model, tier) NOT IN (SELECT model, tier FROM ({_select(own, 'own')}))"
+        both.append(_select(own, "own"))
+    return f"INSERT INTO telemetry.model_prices SELECT now64(9), * FROM ({' UNION ALL '.join(both)}) {_SETTINGS}"
+
+
+def _select(text: str, origin: str) -> str:
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return _READ.format(origin=origin, columns=COLUMNS.replace("'", "\\'"), text=quoted)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.serve.clickhouse_access import examine
+from sp_telemetry.serve.clickhouse_statement import examine
 from tests.store.clickhouse_server import Server
 from tests.store.test_clickhouse_http import ask
 
@@ -329,7 +329,11 @@ def test_the_engine_holds_without_the_scan(server: Server, file: Path) -> None:
 
 
 def test_what_the_scan_reads() -> None:
-    statement = examine(
-        "SELECT 1 AS FORMAT\nFROM t\nSETTINGS a = 'x,\\'y', b = -1.5, c = 2\nFORMAT CSV\n", "telemetry_reader", {}, frozenset()
-    )
-    assert (statement.format, statement.settings) == ("CSV", {"a": "x,'y", "b": "-1.5", "c": "2"})
+    known = frozenset({"max_threads", "format_csv_delimiter", "final", "limit"})
+    canonical = "SELECT 1 AS FORMAT FROM t SETTINGS max_threads = -1.5, format_csv_delimiter = '\\t,\\'y', final, limit = 2 FORMAT CSV"
+    statement = examine(canonical, "telemetry_reader", {}, frozenset(), known)
+    wanted = {"max_threads": "-1.5", "format_csv_delimiter": "\t,'y", "final": "1", "limit": "2"}
+    assert (statement.format, statement.settings) == ("CSV", wanted)
+    canonical = "INSERT INTO telemetry.t (a, `b SETTINGS c`) SETTINGS max_threads = 1 FORMAT CSV"
+    statement = examine(canonical, "telemetry_user", {}, frozenset(), known)
+    assert (statement.target, statement.into) == ("t", "INSERT INTO telemetry.t (a, `b SETTINGS c`)")

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_reply import Reply
 from sp_telemetry.serve.clickhouse_request import Asked, credentials, read, refuse
 from sp_telemetry.serve.clickhouse_run import Control, Run
+from sp_telemetry.serve.clickhouse_statement import WRITES
 from sp_telemetry.store.engine import Engine
 
 T = TypeVar("T")
@@ -105,12 +106,16 @@ class _Interface:
         if not asked.sql.strip():
             raise refuse(62, "SYNTAX_ERROR", "Syntax error: Empty query")
         statement = await asyncio.get_running_loop().run_in_executor(self._threads, self._control.examine, asked, user)
-        if request.method != "POST" and statement.kind in clickhouse_access.WRITES:
+        if request.method != "POST" and statement.kind in WRITES:
             raise refuse(164, "READONLY", "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
                          "You should use method POST for modifying queries.")  # fmt: skip
-        # The reader's handle refuses any change, but not a change to what is set already: so a query's own SETTINGS are set before.
-        wanted = asked.settings | (statement.settings if user == READER else _checked(self._access, user, statement.settings))
-        run = Run(self._control, asked, user, statement, self._access.settings(user, wanted))
+        # The reader's handle refuses any change, but not a change to what is set already: so a query's own SETTINGS are set before. So
+        # are those of an INSERT that brings data, for it is put together anew.
+        known = self._control.known_settings
+        settings = self._access.settings(user, {**asked.settings, **statement.settings}, known)
+        if user != READER and asked.data is None:
+            settings = self._access.settings(user, asked.settings, known)
+        run = Run(self._control, asked, user, statement, settings)
         reply.format = run.format
         if self._stopping:
             raise refuse(394, "QUERY_WAS_CANCELLED", "The server is stopping")
@@ -176,7 +181,7 @@ class _Interface:
             if finished:
                 return future.result()
             gone = request.transport is None or request.transport.is_closing()
-            if gone and not run.marker.startswith("engine"):  # an insert that has arrived whole is carried out
+            if gone and not run.is_insert:  # an insert that has arrived whole is carried out
                 future.add_done_callback(lambda f: f.exception())
                 raise ConnectionResetError("the client has gone")
 
@@ -190,12 +195,6 @@ def _first(pieces: Generator[bytes], limit: int) -> tuple[list[bytes], bool]:
         if size > limit:
             return held, False
     return held, True
-
-
-def _checked(access: Access, user: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """A writer's query changes its settings itself; they only have to be allowed."""
-    access.settings(user, settings)
-    return {}
 
 
 class _Turn:

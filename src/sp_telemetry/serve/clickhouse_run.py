@@ -15,9 +15,10 @@ from functools import lru_cache
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import READER
-from sp_telemetry.serve import clickhouse_access as access
-from sp_telemetry.serve import clickhouse_native
+from sp_telemetry.serve import clickhouse_native, clickhouse_statement
+from sp_telemetry.serve.clickhouse_access import DATABASE
 from sp_telemetry.serve.clickhouse_request import Asked, refuse
+from sp_telemetry.serve.clickhouse_statement import Statement
 from sp_telemetry.store.engine import OWNER, Engine, Handle, Work
 
 # The engine's stream formats each piece as if it were a whole answer. Of these formats pieces can be put together again: they have
@@ -30,6 +31,7 @@ _PIECEWISE |= dict.fromkeys(["TabSeparatedWithNamesAndTypes", "TSVWithNamesAndTy
 
 # A whole answer is held in memory, so it is bounded.
 _WHOLE_BYTES = 256 << 20
+MAX_QUERY = 262_144  # ClickHouse's own limit
 
 
 class Control:
@@ -40,25 +42,26 @@ class Control:
         self._reader, self._killer = engine.handle(), engine.handle()
         self._reading, self._killing = threading.Lock(), threading.Lock()
         names = self._reader.query("SELECT lower(name) FROM system.table_functions").decode().split()
-        self._forbidden = frozenset(names) - access.TABLE_FUNCTIONS
+        self._forbidden = frozenset(names) - clickhouse_statement.TABLE_FUNCTIONS
+        self.known_settings = frozenset(self._reader.query("SELECT name FROM system.settings").decode().split())
         self._canonical = lru_cache(maxsize=1000)(self._read)
 
     def _read(self, sql: str) -> str:
         escaped = sql.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace("\0", "\\0")
         try:
             with self._reading:
-                return self._reader.query("SELECT formatQuery({q:String})", "RawBLOB", {"q": escaped}).decode()
+                return self._reader.query("SELECT formatQuerySingleLine({q:String})", "RawBLOB", {"q": escaped}).decode()
         except QueryFailed as error:
-            message = re.sub(r": In scope SELECT formatQuery\(.*\)(?=\.? ?\()", "", str(error), flags=re.DOTALL)
+            message = re.sub(r": In scope SELECT formatQuerySingleLine\(.*\)(?=\.? ?\()", "", str(error), flags=re.DOTALL)
             raise QueryFailed(message, code=error.code) from None
 
-    def examine(self, asked: Asked, user: str) -> access.Statement:
+    def examine(self, asked: Asked, user: str) -> Statement:
         """What the statement is, by the engine's own parser. Raises QueryFailed for what isn't one statement, or isn't allowed."""
-        if len(asked.sql) > 262_144:
-            raise refuse(62, "SYNTAX_ERROR", "Max query size exceeded (262144 bytes)")
+        if len(asked.sql) > MAX_QUERY:
+            raise refuse(62, "SYNTAX_ERROR", f"Max query size exceeded ({MAX_QUERY} bytes)")
         sql = asked.sql if asked.data is None else f"{asked.sql} FORMAT {asked.insert_format}"
         read = self._canonical if len(sql) < 16_384 else self._read
-        return access.examine(read(sql), user, asked.parameters, self._forbidden)
+        return clickhouse_statement.examine(read(sql), user, asked.parameters, self._forbidden, self.known_settings)
 
     def kill(self, marker: str) -> None:
         """End the query with this marker, if it runs (its thread gets the error 394)."""
@@ -74,12 +77,13 @@ class Control:
 class Run:
     """A statement under way. `marker` finds it in system.processes; `work` is what it has done so far."""
 
-    def __init__(self, control: Control, asked: Asked, user: str, statement: access.Statement, settings: Mapping[str, str]) -> None:
+    def __init__(self, control: Control, asked: Asked, user: str, statement: Statement, settings: Mapping[str, str]) -> None:
         self._engine, self._asked, self._user = control.engine, asked, user
         self._statement, self._settings = statement, dict(settings)
         self.format = statement.format or asked.default_format
-        # Views run with the settings of the handle that inserts, and need the salt.
-        self.marker = f"{OWNER if statement.kind == 'INSERT INTO' else 'http'} {uuid.uuid4().hex}"
+        # Views run with the settings of the handle that inserts, and those of the landing tables need the salt.
+        self.marker = f"{OWNER if statement.target.startswith(('otel_', 'otlp_')) else 'http'} {uuid.uuid4().hex}"
+        self.is_insert = statement.kind == "INSERT INTO"
         self._handle: Handle | None = None
 
     @property
@@ -100,17 +104,17 @@ class Run:
             self._handle = handle
             asked = self._asked
             if asked.data is not None:
-                handle.insert(asked.sql, asked.insert_format, [asked.data])
+                handle.insert(self._statement.into, asked.insert_format, [asked.data])
                 yield b""
             elif not self._statement.streams or self.format not in _PIECEWISE:
-                yield handle.query(asked.sql, asked.default_format, dict(asked.parameters))
+                yield handle.query(self._statement.sql, asked.default_format, dict(asked.parameters))
             else:
                 first = b""
-                for piece in handle.stream(asked.sql, asked.default_format, dict(asked.parameters)):
+                for piece in handle.stream(self._statement.sql, asked.default_format, dict(asked.parameters)):
                     yield piece[len(self._head(first, piece)) :] if first else piece
                     first = first or piece
                 if not first:  # the engine's stream has not even a header around no rows
-                    yield handle.query(asked.sql, asked.default_format, dict(asked.parameters))
+                    yield handle.query(self._statement.sql, asked.default_format, dict(asked.parameters))
 
     def _head(self, first: bytes, piece: bytes) -> bytes:
         """The header of `first` that the engine repeats at the start of each later `piece`."""
@@ -122,10 +126,12 @@ class Run:
 
     def _open(self) -> Handle:
         # The marker is given at opening: what SET changes does not show in system.processes.
-        handle = self._engine.handle(database=access.DATABASE, log_comment=self.marker)
+        handle = self._engine.handle(database=DATABASE, log_comment=self.marker)
         try:
             if self._statement.streams and self.format not in _PIECEWISE:
                 self._settings.setdefault("max_result_bytes", str(_WHOLE_BYTES))
+            if len(self._statement.sql) > MAX_QUERY // 2:  # what is run may be longer than what was sent
+                self._settings["max_query_size"] = str(4 * len(self._statement.sql))
             changes = [f"{name} = '{_quoted(value)}'" for name, value in self._settings.items()]
             if self._user == READER:
                 changes.append("readonly = 1")

@@ -6,20 +6,34 @@
 import os
 import subprocess
 
+import places
+
 COMMAND = "telemetry-report"
+PLUGIN = "sp-telemetry"
+#: in the head of a command file that set-up put into the user's commands folder (setup/bare_names.py)
+MARK = "# put here by sp-telemetry setup; sp-telemetry uninstall takes it away"
 WAIT_S = 4.0
 MOST = 9000  # the client puts texts of more than 10,000 characters into a file
 
 
 def answer(call):
     """The client's answer to UserPromptExpansion, or None for what is none of ours."""
-    if str(call.get("command_name") or "").rpartition(":")[2] != COMMAND:
+    if not _ours(str(call.get("command_name") or "")):
         return None
     arguments = words(call.get("command_args"))
     if arguments[:1] == ["explain"]:
         told = "The report that was asked for:\n\n" + run(arguments[1:])
         return {"hookSpecificOutput": {"hookEventName": "UserPromptExpansion", "additionalContext": told}}
     return {"decision": "block", "reason": "\n" + run(arguments)}
+
+
+def _ours(name):
+    """The client says `plugin:skill` of a plugin's command, however it was typed; a bare name is of the person's own commands."""
+    plugin, colon, command = name.rpartition(":")
+    if command != COMMAND or (colon and plugin != PLUGIN):
+        return False
+    config = os.environ.get("CLAUDE_CONFIG_DIR") or os.path.join(os.environ.get("HOME") or os.path.expanduser("~"), ".claude")
+    return bool(colon) or MARK in places.read(os.path.join(config, "commands", COMMAND + ".md"), 4096)
 
 
 def words(text):

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from sp_telemetry.home import Home
+from sp_telemetry.setup import bare_names
+from sp_telemetry.setup.layers import layers
 from tests.client import VERSIONS, ClaudeCode, MessagesApi, OtlpRecorder, Reply, Script, ToolUse, executable
 from tests.client.install import NEWEST, ClientUnavailable
 from tests.conftest import ROOT, require
@@ -140,6 +143,54 @@ def test_a_typed_report_is_answered_without_the_model(place: Place, command: str
     assert "these words:\n[report]\n[cost]\n[--by]\n[a b]\n[--format]\n[text]\n" in answer
     assert "[report]\n[--format]\n[text]" in place.run(command)["result"]
     assert place.api.log == []
+
+
+@pytest.mark.parametrize("command", ["/sp.telemetry-setup", "/sp-telemetry:sp.telemetry-setup"])
+def test_set_up_is_there_under_both_names(place: Place, command: str) -> None:
+    place.run(f"{command} --dry-run")
+    assert "Guide the person through the set-up of sp-telemetry." in place.asked[0]
+    assert f'\\"{place.clone}' in place.asked[0] and "${CLAUDE" not in place.asked[0]
+
+
+def test_bare_names_that_another_plugin_has_come_back_by_set_up(place: Place) -> None:
+    """Of two plugins with a command of one name, the client takes the one that was enabled first."""
+    other = place.scratch / "other"
+    for name in bare_names.NAMES:
+        skill = other / "commands" / name / "SKILL.md"
+        skill.parent.mkdir(parents=True)
+        skill.write_text(f"---\nname: {name}\ndescription: theirs\n---\nTHEIRS {name}\n")
+    (other / ".claude-plugin").mkdir()
+    about = {"name": "other", "description": "x", "version": "1.0.0", "author": {"name": "x"}}
+    (other / ".claude-plugin" / "plugin.json").write_text(json.dumps({**about, "skills": "./commands"}))
+    market = {"name": "other", "owner": {"name": "x"}, "description": "x", "plugins": [{"name": "other", "source": "./"}]}
+    (other / ".claude-plugin" / "marketplace.json").write_text(json.dumps(market))
+    for arguments in (("marketplace", "add", str(other)), ("uninstall", PLUGIN), ("install", "other@other"), ("install", PLUGIN)):
+        done = place.plugin(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def answers(command: str) -> str:
+        place.asked.clear()
+        result = place.run(command)["result"]
+        return "theirs" if "THEIRS" in "".join(place.asked) else "ours" if "these words:" in result or "Guide the" in place.asked[0] else ""
+
+    commands = ("/telemetry-report", "/sp.telemetry-setup", "/sp-telemetry:telemetry-report", "/sp-telemetry:sp.telemetry-setup")
+    assert [answers(command) for command in commands] == ["theirs", "theirs", "ours", "ours"]
+    environ, home = place.client.environment(), Home(place.scratch / "sp home")
+    seen = bare_names.look(home, environ, layers(environ, None, ()))
+    assert [(one.state, one.by) for one in seen] == [("taken", "other@other")] * 2
+    bare_names.put(home, environ, seen)
+    assert [answers(command) for command in commands[:2]] == ["ours", "ours"]
+    assert answers("/other:telemetry-report") == "theirs"
+    bare_names.take_away(home)
+    assert answers(commands[0]) == "theirs"
+
+
+def test_a_command_of_the_persons_own_is_not_ours_to_answer(place: Place) -> None:
+    folder = place.client.config / "commands"
+    folder.mkdir()
+    (folder / "telemetry-report.md").write_text("my own report: $ARGUMENTS\n")
+    place.run("/telemetry-report cost")
+    assert "my own report: cost" in place.asked[0]
 
 
 @pytest.mark.parametrize("hooks", ["1", "0"])

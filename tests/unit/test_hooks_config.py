@@ -95,6 +95,7 @@ def test_the_report_hook_matches_its_command_alone() -> None:
     assert re.search(matcher, "telemetry-report")
     assert re.search(matcher, manifest("plugin.json")["name"] + ":telemetry-report")
     assert not re.search(matcher, "my-telemetry-report")
+    assert not re.search(matcher, "another-plugin:telemetry-report")
     assert not re.search(matcher, "telemetry-report-all")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sp_telemetry.setup.bare_names import MARK
 from tests.unit.test_hooks import Session, otlp, session
 
 __all__ = ["otlp", "session"]  # fixtures
@@ -35,13 +36,25 @@ def words(session: Session, arguments: Any) -> list[str]:
     return [line[1:-1] for line in answer["reason"].strip().splitlines()]
 
 
-@pytest.mark.parametrize("command", ["telemetry-report", "sp-telemetry:telemetry-report"])
-def test_the_report_stands_in_the_answer(session: Session, command: str) -> None:
+def test_the_report_stands_in_the_answer(session: Session) -> None:
     command_line(session, "echo 'chapter  cost'; echo '33       $1.23'")
-    assert typed(session, "cost", command) == {"decision": "block", "reason": "\nchapter  cost\n33       $1.23"}
+    assert typed(session, "cost") == {"decision": "block", "reason": "\nchapter  cost\n33       $1.23"}
 
 
-@pytest.mark.parametrize("command", ["report", "my-telemetry-report", "", None, 5])
+@pytest.mark.parametrize("config", [".claude", "another place"])
+def test_a_command_of_the_person_is_answered_only_where_set_up_put_it(session: Session, config: str) -> None:
+    command_line(session, "echo ours")
+    if config != ".claude":
+        session.more["CLAUDE_CONFIG_DIR"] = str(session.scratch / config)
+    file = session.scratch / config / "commands" / "telemetry-report.md"
+    file.parent.mkdir(parents=True)
+    file.write_text("---\nname: mine\n---\nmine\n")
+    assert typed(session, "cost", "telemetry-report") == {}
+    file.write_text(f"---\n{MARK}\n---\nours\n")
+    assert typed(session, "cost", "telemetry-report")["reason"] == "\nours"
+
+
+@pytest.mark.parametrize("command", ["report", "my-telemetry-report", "telemetry-report", "other:telemetry-report", "", None, 5])
 def test_other_commands_are_let_through(session: Session, command: Any) -> None:
     command_line(session, "echo no")
     assert typed(session, "cost", command) == {}

@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prometheus", action=switch, help="serve the metrics to Prometheus too, on port 9464")
     parser.add_argument("--traces", action=switch, help="export spans too (beta)")
     parser.add_argument(
+        "--bare-names", action=switch, help="put the commands' bare names into your commands folder, where another plugin has taken them"
+    )
+    parser.add_argument(
         "--port", metavar="NAME=NUMBER", action="append", default=[], help="another port: otlp_http, otlp_grpc, clickhouse, health, metrics"
     )
 
@@ -59,7 +62,9 @@ def _run(args: argparse.Namespace) -> int:
     from sp_telemetry.setup.onboarding import Options, plan, refuse
 
     home = Home.open()
-    options = Options(args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force)
+    options = Options(
+        args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force, args.bare_names
+    )
     made = plan(home, os.environ, Path.cwd(), options)
     if not args.json:
         _show(made)
@@ -78,6 +83,8 @@ def _run(args: argparse.Namespace) -> int:
                 options, force=_agreed("Replace what stands there already? `sp-telemetry uninstall` brings it back. [y/N] ", False)
             )
         refuse(made, options.force)
+        if made.taken and args.bare_names is None:
+            made = replace(made, put_bare_names=_agreed(f"Put {_names(made.taken)} into your commands folder? [Y/n] ", True) or None)
         if not _agreed("Go on? [Y/n] ", True):
             print("Nothing was changed.")
             return 0
@@ -94,6 +101,11 @@ def _run(args: argparse.Namespace) -> int:
 def _show(made) -> None:
     for check in made.checks:
         print(f" {MARKS[check.level]} {check.what}" + (f"\n     {check.hint}" if check.hint else ""))
+    for one in made.bare_names:
+        if one.by:
+            print(
+                f" ! {one.what}" + ("\n     `--bare-names` puts ours into your commands folder, which wins." if one in made.taken else "")
+            )
     print(f"\nReports name you {made.person}. The data lie in {made.home}.")
     if not made.changes:
         print(f"{made.settings_file} needs no change.\n")
@@ -107,6 +119,10 @@ def _show(made) -> None:
             else f"   {change['variable']} is removed{before}"
         )
     print()
+
+
+def _names(commands: list) -> str:
+    return " and ".join(f"/{one.name}" for one in commands)
 
 
 def _ask_person(offered: list[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sp_telemetry.errors import SpTelemetryError, StoreBusy
 from sp_telemetry.home import READER, WRITER, Home
-from sp_telemetry.setup import claude_settings, configuration, service, verify
+from sp_telemetry.setup import bare_names, claude_settings, configuration, service, verify
 from sp_telemetry.setup.onboarding import Plan
 
 NEXT = (
@@ -48,10 +48,14 @@ def install(
             raise SpTelemetryError(what, "Choose another name: `--person NAME`.")
         written = claude_settings.apply(home, Path(made.settings_file), {change.variable: change.after for change in made.changes})
         say(f"{'Wrote' if written else 'Nothing to change in'} {made.settings_file}")
+        commands = _bare_names(home, made, environ)
+        for file in commands:
+            say(f"Wrote {file}")
     return {
         "server": {"endpoint": made.endpoint, "pid": server.pid, "ports": server.ports, "started": started},
         "verified": {"event_id": proof.event_id, "person": proof.person, "seconds": round(proof.sent_s + proof.read_s, 3)},
         "settings_written": written,
+        "commands_written": commands,
         "seconds": round(time.monotonic() - begun, 2),
         "next": list(NEXT),
     }
@@ -60,6 +64,14 @@ def install(
 def _moved(home: Home, server: service.Running) -> bool:
     wanted = {name: home.settings().values[f"{name}_port"] for name in server.ports}
     return any(port and port != server.ports[name] for name, port in wanted.items())
+
+
+def _bare_names(home: Home, made: Plan, environ: Mapping[str, str]) -> list[str]:
+    if made.put_bare_names is False:
+        bare_names.take_away(home)
+        return []
+    chosen = [one for one in made.bare_names if made.put_bare_names or one.state == bare_names.OURS]
+    return bare_names.put(home, environ, chosen)
 
 
 @contextmanager

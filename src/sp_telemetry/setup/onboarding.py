@@ -13,7 +13,7 @@ from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.settings import Settings
-from sp_telemetry.setup import claude_settings, client_versions, identity, layers, service
+from sp_telemetry.setup import bare_names, claude_settings, client_versions, identity, layers, service
 from sp_telemetry.setup.environment import DIVERTING, RESOURCE, person_of, variables, with_person
 
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
@@ -31,6 +31,8 @@ class Options:
     traces: bool | None = None
     ports: Mapping[str, int] = field(default_factory=dict)
     force: bool = False
+    #: put the commands' bare names into the user's commands folder; None leaves there what a set-up put there
+    bare_names: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Plan:
     checks: list[Check]
     changes: list[Change]
     config: dict[str, Any]
+    bare_names: list[bare_names.BareName] = field(default_factory=list)
+    put_bare_names: bool | None = None
 
     @property
     def conflicts(self) -> list[Change]:
@@ -79,7 +83,13 @@ class Plan:
         for change in shown["changes"]:
             for name in ("before", "after"):
                 change[name] = change[name] and layers.without_credentials(change[name])
-        return shown | {"conflicts": [change.variable for change in self.conflicts]}
+        named = [asdict(one) | {"what": one.what} for one in self.bare_names]
+        return shown | {"bare_names": named, "conflicts": [change.variable for change in self.conflicts]}
+
+    @property
+    def taken(self) -> list[bare_names.BareName]:
+        """The bare names that another plugin has: what a file in the user's commands folder would give back."""
+        return [one for one in self.bare_names if one.state == bare_names.TAKEN]
 
 
 def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, managed: tuple[Path, ...] | None = None) -> Plan:
@@ -114,7 +124,8 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
     checks = [_python(), _client(client), *_ports(home, settings), *_winners(environ, cwd, client, changes, managed)]
     if not person:
         checks.append(Check(ERROR, "person", "No name to report under was found.", "`--person NAME` names one."))
-    return Plan(str(home.path), str(path), endpoint, person, offered, checks, changes, config)
+    names = bare_names.look(home, environ, layers.layers(environ, cwd, managed))
+    return Plan(str(home.path), str(path), endpoint, person, offered, checks, changes, config, names, options.bare_names)
 
 
 def _wanted(env: Mapping[str, str], ours: Mapping[str, str | None], endpoint: str, person: str, options: Options) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
 from sp_telemetry.home import Home
-from sp_telemetry.setup import claude_settings, configuration, service
+from sp_telemetry.setup import bare_names, claude_settings, configuration, service
 
 #: what lies in a home that is ours; anything else there is left, and named
 OURS = (
@@ -38,6 +38,8 @@ class Plan:
     data_bytes: int
     purged: list[str]
     left: list[str]
+    commands: list[str]
+    commands_left: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +47,10 @@ class Plan:
     @property
     def settings_text(self) -> str:
         text = SETTINGS[self.settings].format(file=self.settings_file)
-        return text + (f"\n  changed by somebody since, so left: {', '.join(self.variables_left)}" if self.variables_left else "")
+        if self.variables_left:
+            text += f"\n  changed by somebody since, so left: {', '.join(self.variables_left)}"
+        text += "".join(f"\nThe command is taken away: {file}" for file in self.commands)
+        return text + "".join(f"\nChanged by somebody since, so left: {file}" for file in self.commands_left)
 
 
 def plan(home: Home, purge: bool) -> Plan:
@@ -63,12 +68,14 @@ def plan(home: Home, purge: bool) -> Plan:
         sum(size(home.path / name) for name in ("store", "engine", "spool")),
         mine if purge else [],
         [name for name in there if not purge or name not in mine],
+        *bare_names.take_away(home, dry_run=True),
     )
 
 
 def uninstall(home: Home, made: Plan, say: Callable[[str], None] = lambda text: None) -> None:
     """Carry `made` out. It can be interrupted anywhere and run again."""
     claude_settings.undo(home)
+    bare_names.take_away(home)
     say(made.settings_text)
     if home.path.is_dir():
         configuration.put_aside(home)  # before the server stops: a session that starts now must not start it again

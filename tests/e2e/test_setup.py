@@ -245,7 +245,9 @@ def test_with_the_plugin_the_doctor_sees_hooks_and_contexts(machine: Machine, tm
         done = subprocess.run(command, env=machine.environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
     before = machine.settings.read_bytes()
-    machine.setup("--person", "Ada")
+    commands = machine.client.config / "commands"
+    assert {one["state"] for one in json.loads(machine.cli("setup", "--dry-run", "--json").stdout)["bare_names"]} == {"free"}
+    assert len(machine.setup("--person", "Ada", "--bare-names")["commands_written"]) == 2 and len(list(commands.iterdir())) == 2
     # Hooks do not see what the shell knows of our home only by default; a person who moved it has SP_TELEMETRY_HOME set.
     machine.session(env={"SP_TELEMETRY_HOME": str(machine.home.path)})
     machine.events(least=3)
@@ -253,5 +255,5 @@ def test_with_the_plugin_the_doctor_sees_hooks_and_contexts(machine: Machine, tm
     assert findings["hooks"]["facts"]["sessions"] == 1 and findings["spool"]["facts"]["delivered"] >= 1
     assert findings["context"]["facts"]["unattributed"] == 0 and "plugin-missing" not in findings
     assert [finding for finding in findings.values() if finding["level"] == "error"] == []
-    machine.cli("uninstall")
-    assert machine.settings.read_bytes() == before
+    assert machine.cli("uninstall").stdout.count("The command is taken away") == 2
+    assert machine.settings.read_bytes() == before and not commands.exists()

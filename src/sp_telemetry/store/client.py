@@ -73,14 +73,19 @@ class Client:
         """The whole answer to one statement with `{name:Type}` parameters. Raises ServerUnreachable, QueryFailed."""
         return Answer.read(b"".join(self.stream(sql, "JSONCompact", parameters)))
 
-    def stream(self, sql: str, format: str, parameters: Mapping[str, Any] | None = None) -> Iterator[bytes]:
-        """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`."""
+    def insert(self, table: str, format: str, data: bytes) -> None:
+        """Write `data`, rows in `format`, to a table of the database. Takes a user who may write."""
+        for _ in self.stream(f"INSERT INTO {table} FORMAT {format}", "Null", data=data):
+            pass
+
+    def stream(self, sql: str, format: str, parameters: Mapping[str, Any] | None = None, data: bytes = b"") -> Iterator[bytes]:
+        """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`. `data` is what an INSERT brings."""
         asked = {"database": DATABASE, "default_format": format}
         asked |= {f"param_{name}": str(value) for name, value in (parameters or {}).items()}
         connection = self._connection()
         try:
             try:
-                connection.request("POST", f"{self._path}?{urlencode(asked)}", sql.encode(), self._headers())
+                connection.request("POST", f"{self._path}?{urlencode(asked)}", sql.encode() + b"\n" + data, self._headers())
                 answer = connection.getresponse()
             except TimeoutError:
                 raise QueryFailed(f"No answer from {self.address} within {self._timeout_s:.0f} s.", _narrow("time"), 159) from None
@@ -109,12 +114,12 @@ class Client:
         return ServerUnreachable(f"Nobody answers at {self.address} ({reason}).", hint)
 
 
-def connect(home: Home, settings: Settings) -> Client:
+def connect(home: Home, settings: Settings, user: str = READER) -> Client:
     """A client of what this installation reads from: the setting `url`, else its own server. Nothing is asked yet."""
     running = home.server() or {}
     port = running.get("ports", {}).get("clickhouse") or settings.clickhouse_port
     url = settings.url or f"http://{_loopback(settings.bind)}:{port}"
-    return Client(url, READER, home.secret(READER), timeout_s=settings.query_timeout_s + 5, local=not settings.url)
+    return Client(url, user, home.secret(user), timeout_s=settings.query_timeout_s + 5, local=not settings.url)
 
 
 def _loopback(bind: str) -> str:

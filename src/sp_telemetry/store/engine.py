@@ -7,6 +7,7 @@ must be closed before the process ends, or the engine crashes in its own shutdow
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ def clickhouse_error(error: Exception) -> QueryFailed:
 
 
 MESSAGE_LIMIT = 1500
+IN_MEMORY = Path(":memory:")
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Engine:
                 f"The embedded engine can't be loaded here: {error}.", "Use a server instead: set `url` to its ClickHouse HTTP interface."
             ) from None
         self._connect = chdb.connect
-        self._store = str(store.absolute())
+        self._store = str(store) if store == IN_MEMORY else str(store.absolute())
         self._handles: set[Handle] = set()
         self._lock = threading.Lock()
         options = {"config-file": _write_configuration(configuration)} if configuration else {}
@@ -180,3 +182,15 @@ class Engine:
         for handle in list(self._handles - {self._keeper}):
             handle.close()
         self._keeper.close()
+
+
+@contextlib.contextmanager
+def scratch(memory_mib: int, threads: int) -> Iterator[Handle]:
+    """An engine with no store, in memory, for a process that only wants to compute. A process has one engine: not beside an `Engine`."""
+    engine = Engine(IN_MEMORY)
+    try:
+        with engine.handle() as handle:
+            handle.run(f"SET max_memory_usage = {memory_mib << 20}, max_threads = {threads}")
+            yield handle
+    finally:
+        engine.close()

@@ -28,7 +28,7 @@ def one_line(text: str, limit: int) -> str:
     for a pattern may not know half a secret."""
     look = 4 * limit + MARGIN
     clean = f"replaceRegexpAll(toValidUTF8(substring({text}, 1, {look})), '[[:cntrl:]]', ' ')"
-    return f"if(length({text}) > {look}, replaceRegexpOne({clean}, '[^ ",;&<>(){{}}|]*$', ''), {clean})"
+    return f"if(length({text}) > {look}, replaceRegexpOne({clean}, '[^ ,;&<>(){{}}|]*$', ''), {clean})"
 
 
 def redacted(text: str, limit: int, patterns: Sequence[Pattern] = PATTERNS) -> str:

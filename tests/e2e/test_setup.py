@@ -123,7 +123,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]
 def test_a_life(machine: Machine) -> None:
     machine.settings.write_bytes(ORIGINAL)
     dry = json.loads(machine.cli("setup", "--dry-run", "--json").stdout)
-    assert dry["offered"][:2] == ["Ada Lovelace", "countess"] and not machine.home.path.exists()
+    assert dry["offered"][:2] == ["Ada Lovelace", "countess@example.com"] and not machine.home.path.exists()
     assert machine.settings.read_bytes() == ORIGINAL
 
     begun = time.monotonic()
@@ -216,6 +216,16 @@ def test_somebody_elses_telemetry_is_not_replaced_unasked(machine: Machine) -> N
     assert machine.settings.read_bytes() == before
 
 
+def test_an_address_is_a_name_where_somebody_chose_it(machine: Machine) -> None:
+    address = json.loads(machine.cli("setup", "--dry-run", "--json").stdout)["offered"][1]
+    result = machine.setup("--person", address)
+    assert result["ok"] and result["verified"]["person"] == address == "countess@example.com"
+    run = machine.session()
+    assert {event["user_id"] for event in machine.events(run.session_id, least=3)} == {address}
+    report = machine.cli("report", "cost", "--by", "user", "--format", "json")
+    assert address in report.stdout and "<email>" not in report.stdout
+
+
 def test_a_taken_port_is_named_with_its_holder_and_another_can_be_chosen(machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", machine.ports["metrics"])):
         refused = machine.setup("--person", "Ada")
@@ -231,8 +241,8 @@ def test_broken_settings_and_impossible_names_change_nothing(machine: Machine) -
     refused = machine.setup("--person", "Ada")
     assert refused["code"] == 2 and "Nothing was changed" in refused["error"]
     machine.settings.write_text("{}")
-    email = machine.setup("--person", "ada@example.com")
-    assert email["code"] == 2 and "'<email>'" in email["error"]
+    secret = machine.setup("--person", "sk-ant-made0up0here@example.com")
+    assert secret["code"] == 2 and "'<anthropic-key>@example.com'" in secret["error"]
     assert not machine.home.path.exists() and machine.settings.read_text() == "{}"
 
 

@@ -74,6 +74,7 @@ def planted() -> list[tuple[str, dict[str, Any]]]:
         places = {"cost_usd": value, "an.unknown.attribute": value, value: "a value", "in_a_list": [value], "nested": {"deep": value}}
         events.append({"name": value, "time_ns": START + number, "session.id": value, **places, "prompt.id": value, "request_id": value})
         contexts = {name: value for name in ("project", "branch", "feature", "chapter", "part", "step", "person", "directory")}
+        contexts["person"] = f"it said: {value}"  # a whole e-mail address may be a name (test_person.py)
         contexts |= dict.fromkeys(("spec_directory", "worktree", "feature_source", "chapter_source", "hook", "record_id", "unknown"), value)
         events.append(context(value, START + number, **contexts))
         events.append(context(SESSION, START + number, **contexts))

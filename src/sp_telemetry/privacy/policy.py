@@ -8,7 +8,8 @@ Treatments:
 - ``identifier``: kept when it looks like one of Claude Code's identifiers, else hashed;
 - ``number``:     a non-negative number, whichever type it has on the wire;
 - ``word``:       one line of text, the parts that match a pattern replaced, cut to `WORD_LIMIT` characters;
-- ``keep``:       the same, in the map `attributes` rather than in a column;
+- ``person``:     a word too, but a text that is an e-mail address and nothing else stays: it names whoever chose it as their name;
+- ``keep``:       a word too, in the map `attributes` rather than in a column;
 - ``hash``:       salted SHA-256 (and its length, where the client sends one);
 - ``drop``:       known, and never stored in any form.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WORD_LIMIT = 300
-TREATMENTS = ("identifier", "number", "word", "keep", "hash", "drop")
+TREATMENTS = ("identifier", "number", "word", "person", "keep", "hash", "drop")
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -35,10 +36,11 @@ ATTRIBUTES: dict[str, str] = {
         """),
         "number",
     ),
+    **dict.fromkeys(_words("enduser.id context.person"), "person"),
     **dict.fromkeys(_words("session.id prompt.id message.uuid request_id client_request_id tool_use_id"), "identifier"),
     **dict.fromkeys(
         _words("""
-            user.id enduser.id user.account_uuid organization.id app.entrypoint terminal.type service.name service.version
+            user.id user.account_uuid organization.id app.entrypoint terminal.type service.name service.version
             os.type host.arch vcs.repository.name model query_source speed effort agent.name skill.name plugin.name
             mcp_server.name mcp_tool.name status_code error_type error_name command_name command_source tool_name decision
             decision_source source success error event.name

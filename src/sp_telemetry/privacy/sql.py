@@ -7,6 +7,7 @@
 - ``telemetry_identifiers(salt, m)`` the identifiers, each kept or hashed;
 - ``telemetry_hashes(salt, m)``      the texts of which only the salted SHA-256 is kept;
 - ``telemetry_unknown(salt, m)``     the attributes that the policy does not name: checked name -> start of the value's hash;
+- ``telemetry_text(k, v)``           the value of one attribute as text, redacted as it is its name's due;
 - ``telemetry_redact(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_name(s)``, ``telemetry_number(s)``  the same for one text.
 
 A view is analysed anew at every insert, with functions expanded in it, and that costs more than the rows of a small insert. So
@@ -21,6 +22,9 @@ from functools import reduce
 from sp_telemetry.privacy.policy import ATTRIBUTES, PATTERNS, TREATMENTS, WORD_LIMIT
 
 IDENTIFIER = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(req|msg|toolu|srvtoolu|gen|wf)_[0-9A-Za-z]{6,80})?$"
+#: an e-mail address and nothing else; its sign is put aside while a person's name is redacted
+ADDRESS = r"^([A-Za-z0-9._%+-]+)@((?:[A-Za-z0-9-]+[.])+[A-Za-z0-9-]+)$", r"\1⟨at⟩\2"
+ADDRESS_BACK = r"^([A-Za-z0-9._%+<>-]+)⟨at⟩([A-Za-z0-9.<>-]+)$", r"\1@\2"
 NAME = r"^[a-z][a-z_]*([.][a-z_]+)*[a-z0-9]*$"
 
 
@@ -39,14 +43,17 @@ def _redacted(expression: str) -> str:
 def render() -> str:
     """The file's whole text: one CREATE OR REPLACE FUNCTION for each line of the list above."""
     one_line = f"replaceRegexpAll(substringUTF8(toValidUTF8(toLowCardinality(s)), 1, {WORD_LIMIT}), '[[:cntrl:]]', ' ')"
+    aside, back = (", ".join(map(_quote, replacement)) for replacement in (ADDRESS, ADDRESS_BACK))
+    person = f"if(k IN {_names('person')}, replaceRegexpOne(v, {aside}), v)"
     digest = "lower(hex(SHA256(concat(salt, {}))))"
     functions = {
         "telemetry_redact AS (s)": _redacted(one_line),
+        "telemetry_text AS (k, v)": f"replaceRegexpOne(toString(telemetry_redact({person})), {back})",
         "telemetry_identifier AS (salt, s)": (f"if(match(s, {_quote(IDENTIFIER)}), s, {digest.format('s')})"),
         "telemetry_name AS (s)": f"if(match(s, {_quote(NAME)}) AND length(s) <= 64, s, 'unnamed')",
         "telemetry_number AS (s)": "accurateCastOrDefault(toFloat64OrZero(s), 'UInt64')",
         "telemetry_words AS (m)": (
-            f"mapApply((k, v) -> (k, toString(telemetry_redact(v))), mapFilter((k, v) -> k IN {_names('word', 'keep')}, m))"
+            f"mapApply((k, v) -> (k, telemetry_text(k, v)), mapFilter((k, v) -> k IN {_names('word', 'person', 'keep')}, m))"
         ),
         "telemetry_kept AS (m)": f"mapFilter((k, v) -> k IN {_names('keep')}, m)",
         "telemetry_identifiers AS (salt, m)": (

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 
 from sp_telemetry.errors import UsageError
+from sp_telemetry.privacy import sql
 from sp_telemetry.privacy.policy import PATTERNS, WORD_LIMIT
 
 GIT_S = 3
@@ -15,10 +16,10 @@ MOST = 80
 
 
 def offered(environ: Mapping[str, str], cwd: str = "") -> list[str]:
-    """Names to choose from, the likeliest first: git's name, the name part of git's e-mail address, the login name."""
+    """Names to choose from, the likeliest first: git's name, git's e-mail address, the login name."""
     name, email = (_git(key, environ, cwd) for key in ("user.name", "user.email"))
     login = environ.get("USER") or environ.get("LOGNAME") or environ.get("USERNAME") or ""
-    found = [keepable(one) for one in (name, email.partition("@")[0], login)]
+    found = [keepable(one) for one in (name, email, login)]
     return list(dict.fromkeys(one for one in found if one))
 
 
@@ -34,7 +35,7 @@ def checked(name: str) -> str:
     kept = redacted(name)
     if kept != name:
         what = f"The privacy policy would store {name!r} as {kept!r}, the same for everybody."
-        raise UsageError(what, "Choose a name, not an e-mail address or a secret.")
+        raise UsageError(what, "Choose a name or an e-mail address, and nothing beside it.")
     return name
 
 
@@ -47,10 +48,11 @@ def keepable(name: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """What the store's policy makes of `text`."""
+    """What the store's policy makes of `text` as a person's name: an address that is all of it stays."""
+    text = re.sub(*sql.ADDRESS, text)
     for pattern in PATTERNS:
         text = re.sub(pattern.regex, pattern.text, text)
-    return text[:WORD_LIMIT]
+    return re.sub(*sql.ADDRESS_BACK, text[:WORD_LIMIT])
 
 
 def _git(key: str, environ: Mapping[str, str], cwd: str) -> str:

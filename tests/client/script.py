@@ -8,7 +8,7 @@ the same place again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ class Usage:
     cache_read: int = 0
     cache_write_5m: int = 0
     cache_write_1h: int = 0
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else stands in the API's usage: speed, inference_geo, …
 
     def wire(self) -> dict[str, Any]:
         return {
@@ -34,6 +35,7 @@ class Usage:
                 "ephemeral_1h_input_tokens": self.cache_write_1h,
             },
             "service_tier": "standard",
+            **self.more,
         }
 
 

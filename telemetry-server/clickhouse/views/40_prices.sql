@@ -1,0 +1,79 @@
+-- Cost computed from tokens, by one rule for every report and for what is filled in from transcripts.
+
+-- The name under which a model is priced: claude-opus-4-5 for us.anthropic.claude-opus-4-5-20251101-v1:0, claude-opus-4-5@20251101
+-- and claude-opus-4-5[1m]. Names that are not Claude's stay as they are, so that own prices can name them.
+CREATE OR REPLACE FUNCTION telemetry_price_model AS (model) ->
+    if(extract(lower(model), '(claude-[a-z0-9-]*[a-z0-9])') = '', lower(model),
+       replaceRegexpOne(extract(lower(model), '(claude-[a-z0-9-]*[a-z0-9])'), '(-20[0-9]{6})?(-latest)?(-v[0-9]+)?$', ''));
+
+-- Which prices hold. long_prompts: model -> tokens from which on a prompt is long; prompt_tokens: input, cache reads and cache writes.
+CREATE OR REPLACE FUNCTION telemetry_price_tier AS (long_prompts, model, speed, prompt_tokens) ->
+    multiIf(speed = 'fast', 'fast', mapContains(long_prompts, model) AND prompt_tokens > long_prompts[model], 'long', 'standard');
+
+-- Cost in USD at `price`: USD per million tokens of input, output, cache reads, cache writes for 5 minutes and for one hour, then the
+-- factors for the Batch API and for inference in the US. cache_write: all writes; those for one hour are also given apart.
+CREATE OR REPLACE FUNCTION telemetry_price AS (price, input, output, cache_read, cache_write, cache_write_1h, service_tier, inference_geo) ->
+    (input * tupleElement(price, 1) + output * tupleElement(price, 2) + cache_read * tupleElement(price, 3)
+     + (cache_write - least(cache_write_1h, cache_write)) * tupleElement(price, 4)
+     + least(cache_write_1h, cache_write) * tupleElement(price, 5)) / 1000000
+    * if(service_tier = 'batch', tupleElement(price, 6), 1) * if(inference_geo = 'us', tupleElement(price, 7), 1);
+
+CREATE VIEW IF NOT EXISTS telemetry.prices AS
+SELECT
+    *, (input, output, cache_read, cache_write_5m, cache_write_1h, batch, us) AS price
+FROM telemetry.model_prices
+WHERE loaded_at = (SELECT max(loaded_at) FROM telemetry.model_prices);
+
+-- What transcripts say, priced as of the request's day (UTC). computed_usd is NULL where no price is known.
+CREATE VIEW IF NOT EXISTS telemetry.transcript_costs AS
+WITH
+    (SELECT mapFromArrays(groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
+SELECT
+    t.*,
+    if(p.model != '' AND t.day < p.valid_to,
+       telemetry_price(p.price, t.input_tokens, t.output_tokens, t.cache_read_tokens, t.cache_creation_tokens, t.cache_creation_1h_tokens,
+                       t.service_tier, t.inference_geo),
+       NULL) AS computed_usd
+FROM
+(
+    SELECT
+        *,
+        toDate(timestamp) AS day,
+        telemetry_price_model(model) AS price_model,
+        telemetry_price_tier(long_prompts, price_model, speed, input_tokens + cache_read_tokens + cache_creation_tokens) AS price_tier
+    FROM telemetry.transcript_requests
+) AS t
+ASOF LEFT JOIN telemetry.prices AS p
+ON t.price_model = p.model AND t.price_tier = p.tier AND t.day >= p.valid_from;
+
+-- Each api_request with both costs: what Claude Code reported, and what its tokens cost at the prices of its day. Events don't tell
+-- where inference ran, nor of older versions for how long caches were written; where the transcript does, that counts. computed_usd is
+-- NULL where no price is known, reported_usd for rows that were filled in from a transcript.
+CREATE VIEW IF NOT EXISTS telemetry.request_costs AS
+WITH
+    (SELECT mapFromArrays(groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
+SELECT
+    e.*,
+    if(e.source = 'transcript', NULL, e.cost_usd) AS reported_usd,
+    if(p.model != '' AND e.day < p.valid_to,
+       telemetry_price(p.price, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_creation_tokens, e.written_for_1h,
+                       e.service_tier, e.inference_geo),
+       NULL) AS computed_usd
+FROM
+(
+    SELECT
+        r.*,
+        t.service_tier AS service_tier,
+        t.inference_geo AS inference_geo,
+        if(r.cache_creation_5m_tokens + r.cache_creation_1h_tokens < r.cache_creation_tokens AND t.cache_creation_tokens = r.cache_creation_tokens,
+           t.cache_creation_1h_tokens, r.cache_creation_1h_tokens) AS written_for_1h,
+        toDate(r.timestamp) AS day,
+        telemetry_price_model(toString(r.model)) AS price_model,
+        telemetry_price_tier(long_prompts, price_model, if(t.speed = 'fast', t.speed, toString(r.speed)),
+                             r.input_tokens + r.cache_read_tokens + r.cache_creation_tokens) AS price_tier
+    FROM (SELECT * FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request') AS r
+    LEFT ANY JOIN (SELECT * FROM telemetry.transcript_requests WHERE attempts = 1 AND request_id != '') AS t
+    ON r.request_id = t.request_id
+) AS e
+ASOF LEFT JOIN telemetry.prices AS p
+ON e.price_model = p.model AND e.price_tier = p.tier AND e.day >= p.valid_from;

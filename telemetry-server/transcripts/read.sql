@@ -18,7 +18,7 @@ WITH
         message Tuple(id String, model String, stop_reason String, usage Tuple(
             input_tokens UInt64, output_tokens UInt64, cache_read_input_tokens UInt64, cache_creation_input_tokens UInt64,
             cache_creation Tuple(ephemeral_5m_input_tokens UInt64, ephemeral_1h_input_tokens UInt64),
-            speed String, service_tier String, inference_geo String,
+            speed String, service_tier String, inference_geo String, server_tool_use Tuple(web_search_requests UInt32),
             iterations Array(Tuple(model String,
                 input_tokens UInt64, output_tokens UInt64, cache_read_input_tokens UInt64, cache_creation_input_tokens UInt64,
                 cache_creation Tuple(ephemeral_5m_input_tokens UInt64, ephemeral_1h_input_tokens UInt64))))))') AS j,

@@ -52,6 +52,7 @@ SELECT
     greatest(b.cache_creation_input_tokens, b.cache_creation.1 + b.cache_creation.2) AS cache_creation_tokens,
     cache_creation_tokens - b.cache_creation.2 AS cache_creation_5m_tokens,
     b.cache_creation.2 AS cache_creation_1h_tokens,
+    if(number = length(billed), j.message.usage.server_tool_use.web_search_requests, 0) AS web_searches,
     j.message.usage.speed AS speed,
     j.message.usage.service_tier AS service_tier,
     j.message.usage.inference_geo AS inference_geo,

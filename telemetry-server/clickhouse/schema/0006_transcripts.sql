@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS telemetry.transcript_copies
     cache_creation_tokens    UInt64 CODEC(T64, ZSTD(1)),
     cache_creation_5m_tokens UInt64 CODEC(T64, ZSTD(1)),
     cache_creation_1h_tokens UInt64 CODEC(T64, ZSTD(1)),
+    web_searches             UInt32 COMMENT 'of the last attempt',
     speed                    LowCardinality(String),
     service_tier             LowCardinality(String),
     inference_geo            LowCardinality(String),

@@ -5,7 +5,7 @@ CREATE TABLE telemetry.read_requests
     file_id String, message_id String, request_id String, attempt UInt8, attempts UInt8, timestamp DateTime64(9, 'UTC'), session_id String,
     prompt_id String, message_uuid String, agent_id String, copied Bool, lines UInt32, repeated_lines UInt32, model String,
     input_tokens UInt64, output_tokens UInt64, cache_read_tokens UInt64, cache_creation_tokens UInt64, cache_creation_5m_tokens UInt64,
-    cache_creation_1h_tokens UInt64, speed String, service_tier String, inference_geo String, stop_reason String, service_version String,
+    cache_creation_1h_tokens UInt64, web_searches UInt32, speed String, service_tier String, inference_geo String, stop_reason String, service_version String,
     entrypoint String, branch String, directory String
 )
 ENGINE = Null;
@@ -35,6 +35,7 @@ SELECT
     r.cache_creation_tokens AS cache_creation_tokens,
     r.cache_creation_5m_tokens AS cache_creation_5m_tokens,
     r.cache_creation_1h_tokens AS cache_creation_1h_tokens,
+    r.web_searches AS web_searches,
     telemetry_redact(r.speed) AS speed,
     telemetry_redact(r.service_tier) AS service_tier,
     telemetry_redact(r.inference_geo) AS inference_geo,
@@ -107,6 +108,7 @@ SELECT
     tupleElement(fullest, 'cache_creation_tokens') AS cache_creation_tokens,
     tupleElement(fullest, 'cache_creation_5m_tokens') AS cache_creation_5m_tokens,
     tupleElement(fullest, 'cache_creation_1h_tokens') AS cache_creation_1h_tokens,
+    tupleElement(fullest, 'web_searches') AS web_searches,
     tupleElement(fullest, 'speed') AS speed,
     tupleElement(fullest, 'service_tier') AS service_tier,
     tupleElement(fullest, 'inference_geo') AS inference_geo,
@@ -121,10 +123,10 @@ FROM
              service_version String, entrypoint String, project String, branch String, directory String)'),
             (copied, agent_id != '', file_started_at, file_id)) AS first,
         argMax(CAST((attempts, model, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens,
-             cache_creation_1h_tokens, speed, service_tier, inference_geo, stop_reason),
+             cache_creation_1h_tokens, web_searches, speed, service_tier, inference_geo, stop_reason),
             'Tuple(attempts UInt8, model String, input_tokens UInt64, output_tokens UInt64, cache_read_tokens UInt64, cache_creation_tokens UInt64,
-             cache_creation_5m_tokens UInt64, cache_creation_1h_tokens UInt64, speed String, service_tier String, inference_geo String,
-             stop_reason String)'),
+             cache_creation_5m_tokens UInt64, cache_creation_1h_tokens UInt64, web_searches UInt32, speed String, service_tier String,
+             inference_geo String, stop_reason String)'),
             (stop_reason != '', output_tokens, file_id)) AS fullest,
         count() AS copies
     FROM

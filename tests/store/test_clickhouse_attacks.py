@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.serve.clickhouse_statement import examine
+from sp_telemetry.serve.clickhouse_access import changeable
+from sp_telemetry.serve.clickhouse_statement import FUNCTIONS, examine
 from tests.store.clickhouse_server import Server
 from tests.store.test_clickhouse_http import ask
 
@@ -30,194 +33,17 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# Refused to both users. {file} is a file that the server's account can read, {new} one that does not exist.
-NEVER = """
-SELECT * FROM file('{file}', 'LineAsString')
-SELECT * FROM FILE('{file}', 'LineAsString', 'line String')
-SELECT * FROM `file`('{file}', 'LineAsString')
-SELECT * FROM/**/file/**/('{file}', 'LineAsString')
-SELECT file('{file}')
-SELECT `file`('{file}')
-WITH file('{file}') AS x SELECT x
-SELECT arrayMap(x -> file(x), ['{file}'])
-SELECT * APPLY file FROM (SELECT '{file}')
-SELECT * APPLY(file) FROM (SELECT '{file}')
-SELECT * APPLY(x -> file(x)) FROM (SELECT '{file}')
-SELECT COLUMNS('.*') APPLY file FROM (SELECT '{file}')
-SELECT 1 WHERE 'x' IN (SELECT line FROM file('{file}', 'LineAsString', 'line String'))
-SELECT (SELECT any(line) FROM file('{file}', 'LineAsString', 'line String'))
-SELECT * FROM view(SELECT * FROM file('{file}', 'LineAsString'))
-SELECT * FROM viewIfPermitted(SELECT * FROM file('{file}', 'LineAsString') ELSE null('line String'))
-SELECT * FROM viewExplain('EXPLAIN', '', (SELECT * FROM file('{file}', 'LineAsString')))
-SELECT * FROM eval('SELECT file(''{file}'')')
-SELECT * FROM loop(file('{file}', 'LineAsString')) LIMIT 1
-DESCRIBE TABLE file('{file}')
-DESCRIBE (SELECT * FROM file('{file}'))
-EXPLAIN SELECT * FROM file('{file}')
-EXPLAIN PIPELINE SELECT * FROM file('{file}', 'LineAsString')
-EXPLAIN QUERY TREE SELECT file('{file}')
-SELECT * FROM '{file}'
-SELECT * FROM `{file}`
-SELECT * FROM default.`{file}`
-SELECT * FROM fileCluster('default', '{file}', 'LineAsString')
-SELECT * FROM filesystem('/etc')
-SELECT * FROM url('http://127.0.0.1:9/', 'TSV', 'a String')
-SELECT * FROM urlCluster('default', 'http://127.0.0.1:9/', 'TSV', 'a String')
-SELECT * FROM s3('http://127.0.0.1:9/b/k')
-SELECT * FROM gcs('http://127.0.0.1:9/b/k')
-SELECT * FROM azureBlobStorage('http://127.0.0.1:9/', 'c', 'b')
-SELECT * FROM hdfs('hdfs://127.0.0.1:9/a')
-SELECT * FROM remote('127.0.0.1', 'telemetry.installation')
-SELECT * FROM remoteSecure('127.0.0.1', 'telemetry.installation')
-SELECT * FROM cluster('default', 'telemetry.installation')
-SELECT * FROM clusterAllReplicas('default', system.one)
-SELECT * FROM mysql('127.0.0.1:9', 'd', 't', 'u', 'p')
-SELECT * FROM postgresql('127.0.0.1:9', 'd', 't', 'u', 'p')
-SELECT * FROM mongodb('127.0.0.1:9', 'd', 't', 'u', 'p', 'a Int8')
-SELECT * FROM redis('127.0.0.1:9', 'k', 'k String')
-SELECT * FROM sqlite('{file}', 't')
-SELECT * FROM jdbc('x', 'y')
-SELECT * FROM odbc('x', 'y')
-SELECT * FROM iceberg('http://127.0.0.1:9/')
-SELECT * FROM icebergLocal('/etc')
-SELECT * FROM deltaLakeLocal('/etc')
-SELECT * FROM paimonLocal('/etc')
-SELECT * FROM executable('id', 'TSV', 'a String')
-SELECT * FROM python(server)
-SELECT * FROM Python(server)
-SELECT * FROM arrowstream(server)
-SELECT * FROM input('a String')
-SELECT * FROM merge('telemetry', 'inst.*')
-SELECT * FROM merge(REGEXP('.*'), 'inst.*')
-SELECT * FROM mergeTreeIndex('telemetry', 'installation')
-SELECT * FROM mergeTreeProjection('telemetry', 'installation', 'p')
-SELECT * FROM dictionary('telemetry.d')
-SELECT dictGet('telemetry.d', 'a', 1)
-SELECT joinGet('telemetry.installation', 'salt', 1)
-SELECT * FROM telemetry.installation
-SELECT * FROM installation
-SELECT `salt` FROM `telemetry`.`installation`
-SELECT * FROM/* */telemetry . installation
-SELECT count() FROM installation
-SELECT 1 FROM system.one WHERE 'a' IN telemetry.installation
-SELECT * FROM (SELECT * FROM system.one AS a, telemetry.installation AS b)
-SHOW CREATE TABLE installation
-DESCRIBE TABLE telemetry.installation
-EXPLAIN SELECT * FROM installation
-CHECK TABLE installation
-SELECT * FROM system.users
-SELECT * FROM system.server_settings
-SELECT * FROM system.named_collections
-SELECT * FROM system.query_log
-SELECT * FROM system.errors
-SELECT * FROM system.stack_trace
-SELECT * FROM system.certificates
-SELECT * FROM system.disks
-SELECT * FROM `system`.`macros`
-SELECT * FROM "system"."user_processes"
-SELECT getMacro('x')
-SELECT getServerSetting('max_connections')
-SELECT showCertificate()
-SELECT reverseDNSQuery('127.0.0.1')
-SELECT sleep(3)
-SELECT aiGenerate('x')
-SELECT 1 INTO OUTFILE '{new}'
-SELECT 1 INTO/**/OUTFILE '{new}' FORMAT CSV
-SELECT 1 INTO OUTFILE '{new}' AND STDOUT
-EXPLAIN SELECT 1 INTO OUTFILE '{new}'
-SHOW TABLES INTO OUTFILE '{new}'
-INSERT INTO FUNCTION file('{new}', 'CSV') SELECT 1
-INSERT INTO TABLE FUNCTION file('{new}', 'CSV', 'a Int8') VALUES (1)
-INSERT INTO FUNCTION url('http://127.0.0.1:9/', 'CSV') SELECT 1
-INSERT INTO telemetry.session_context (session_id) FROM INFILE '{file}' FORMAT LineAsString
-INSERT INTO telemetry.session_context (session_id) SELECT line FROM file('{file}', 'LineAsString', 'line String')
-INSERT INTO telemetry.session_context (session_id) SELECT salt FROM telemetry.installation
-INSERT INTO telemetry.installation (salt) VALUES ('mine')
-CREATE TABLE telemetry.f (a String) ENGINE = File(TSV, '{file}')
-CREATE TABLE telemetry.f (a String) ENGINE = URL('http://127.0.0.1:9/', TSV)
-CREATE TABLE telemetry.f (a String) ENGINE = Merge(telemetry, 'inst.*')
-CREATE TABLE telemetry.f (a String) ENGINE = Buffer(telemetry, installation, 1, 1, 1, 1, 1, 1, 1)
-CREATE TABLE telemetry.f (a String) ENGINE = Executable('x', TSV)
-CREATE TABLE telemetry.f (a String) ENGINE = Distributed('default', 'telemetry', 'installation')
-CREATE TABLE telemetry.f (a String DEFAULT file('{file}')) ENGINE = Memory
-CREATE TABLE telemetry.f (a String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = '/tmp/x/')
-CREATE TABLE telemetry.f AS file('{file}', 'LineAsString')
-CREATE TABLE telemetry.f AS telemetry.installation
-CREATE VIEW telemetry.v AS SELECT * FROM file('{file}', 'LineAsString')
-CREATE VIEW telemetry.v AS SELECT * FROM telemetry.installation
-CREATE MATERIALIZED VIEW telemetry.v ENGINE = Memory AS SELECT salt FROM telemetry.installation
-CREATE DICTIONARY telemetry.d (a UInt64, b String) PRIMARY KEY a SOURCE(FILE(path '{file}' format 'TSV')) LAYOUT(FLAT())
-CREATE FUNCTION f AS x -> file(x)
-CREATE FUNCTION harmless AS x -> x
-CREATE NAMED COLLECTION n AS a = 1
-CREATE USER u
-CREATE DATABASE d ENGINE = Filesystem('/etc')
-CREATE DATABASE IF NOT EXISTS d ENGINE = Filesystem('/etc')
-CREATE DATABASE d ENGINE = Overlay
-ALTER TABLE telemetry.session_context FETCH PARTITION 1 FROM '/x'
-ALTER TABLE telemetry.session_context UPDATE branch = (SELECT any(salt) FROM telemetry.installation) WHERE 1
-ALTER TABLE telemetry.session_context UPDATE branch = file('{file}') WHERE 1
-ALTER TABLE telemetry.installation DELETE WHERE 1
-DELETE FROM telemetry.installation WHERE 1
-RENAME TABLE telemetry.installation TO telemetry.seen
-EXCHANGE TABLES telemetry.installation AND telemetry.session_context
-TRUNCATE TABLE telemetry.installation
-DROP TABLE telemetry.installation
-DROP DATABASE telemetry
-DETACH TABLE telemetry.session_context
-ATTACH TABLE telemetry.x FROM '/etc' (a String) ENGINE = Memory
-BACKUP TABLE telemetry.session_context TO File('{new}')
-RESTORE TABLE telemetry.session_context FROM File('{file}')
-SYSTEM SHUTDOWN
-SYSTEM KILL
-SYSTEM FLUSH LOGS
-SYSTEM STOP MERGES
-KILL QUERY WHERE 1
-SET readonly = 0
-SET log_comment = 'engine'
-SET ROLE x
-USE default
-USE system
-GRANT ALL ON *.* TO default
-EXECUTE AS default SELECT 1
-SHOW GRANTS
-SHOW ACCESS
-SHOW USERS
-SELECT 1 SETTINGS readonly = 0
-SELECT 1 SETTINGS log_comment = 'engine'
-SELECT 1 SETTINGS profile = 'default'
-SELECT * FROM (SELECT 1 SETTINGS log_comment = 'engine')
-SELECT 1 SETTINGS format_schema = '{file}'
-SELECT 1 SETTINGS allow_introspection_functions = 1
-SELECT 1; SELECT 2
-SELECT 1; SYSTEM SHUTDOWN
-SELECT 1 /* ; */; DROP TABLE telemetry.session_context
-""".strip().splitlines()
+# One a line. Refused to both users, or to the reader: by the scan, by the engine, or because there is no such thing here. {file} is a
+# file that the server's account can read, {new} one that does not exist; \x, \u, \r, \n stand for characters.
+ATTACKS = Path(__file__).parent / "attacks"
+_ESCAPED = re.compile(r"\\x(..)|\\u(....)|\\([rn])")
 
-READER_ONLY = """
-INSERT INTO telemetry.session_context (session_id) VALUES ('x')
-INSERT INTO telemetry.session_context (session_id) SELECT 'x'
-CREATE TABLE telemetry.t (a Int8) ENGINE = Memory
-CREATE TEMPORARY TABLE t (a Int8)
-CREATE VIEW telemetry.t AS SELECT 1
-ALTER TABLE telemetry.session_context DELETE WHERE 1
-DELETE FROM telemetry.session_context WHERE 1
-UPDATE telemetry.session_context SET branch = '' WHERE 1
-OPTIMIZE TABLE telemetry.session_context
-TRUNCATE TABLE telemetry.session_context
-DROP TABLE telemetry.session_context
-RENAME TABLE telemetry.session_context TO telemetry.gone
-SELECT 1 SETTINGS max_execution_time = 100
-SELECT 1 SETTINGS max_execution_time = 0
-SELECT 1 SETTINGS max_memory_usage = 0
-SELECT 1 SETTINGS max_memory_usage = 1000000000000
-SELECT * FROM (SELECT 1 SETTINGS max_memory_usage = 0)
-SELECT 1 UNION ALL SELECT 2 SETTINGS max_execution_time = 1e9
-SELECT 1 SETTINGS max_threads = 1, max_memory_usage = 0
-SELECT 1 FORMAT CSV SETTINGS max_memory_usage = 0
-SELECT 1 SETTINGS max_untracked_memory = 1000000000000
-SELECT 1 SETTINGS timeout_overflow_mode = 'break'
-""".strip().splitlines()
+
+def attacks(name: str) -> list[str]:
+    def character(found: re.Match) -> str:
+        return {"r": "\r", "n": "\n"}[found[3]] if found[3] else chr(int(found[1] or found[2], 16))
+
+    return [_ESCAPED.sub(character, line) for line in (ATTACKS / name).read_text().splitlines()]
 
 
 @pytest.mark.parametrize("user", ["telemetry_reader", "telemetry_user"])
@@ -225,7 +51,7 @@ def test_refused_to_everybody(server: Server, file: Path, user: str) -> None:
     salt = server.owner("SELECT salt FROM telemetry.installation").strip()
     new = file.with_name("new")
     let_through = []
-    for sql in NEVER:
+    for sql in attacks("refused.sql"):
         answer = ask(server, body=sql.replace("{file}", str(file)).replace("{new}", str(new)).encode(), user=user)
         if answer.status == 200 or salt in answer.text or SECRET in answer.text or "X-ClickHouse-Exception-Code" not in answer.headers:
             let_through.append((sql, answer.status, answer.text[:200]))
@@ -236,7 +62,7 @@ def test_refused_to_everybody(server: Server, file: Path, user: str) -> None:
 
 def test_refused_to_the_reader(server: Server) -> None:
     tables = server.owner("SELECT groupArray(name) FROM system.tables WHERE database = 'telemetry'")
-    for sql in READER_ONLY:
+    for sql in attacks("refused_to_the_reader.sql"):
         answer = ask(server, body=sql.encode())
         assert answer.status != 200 and answer.headers["X-ClickHouse-Exception-Code"] in ("164", "452", "497", "72"), (sql, answer.text)
     assert server.owner("SELECT groupArray(name) FROM system.tables WHERE database = 'telemetry'") == tables
@@ -259,6 +85,11 @@ def test_names_given_as_parameters(server: Server) -> None:
     [
         {"readonly": "0"}, {"log_comment": "engine"}, {"max_execution_time": "0"}, {"max_execution_time": "60"}, {"max_memory_usage": "0"},
         {"max_memory_usage": "1e15"}, {"profile": "default"}, {"format_schema": "/etc/passwd:a"}, {"dialect": "prql"}, {"max_result_rows": "0"},  # noqa: E501
+        {"select": "file('/etc/hostname')"}, {"filter": "0"}, {"order": "1"}, {"sort": "1"}, {"format": "CSV"}, {"output_format": "CSV"},
+        {"format_template_row": "/etc/hostname"}, {"compatibility": "20.1"}, {"send_logs_level": "trace"}, {"run_query_in_background": "1"},
+        {"polyglot_dialect": "mysql"}, {"enable_json_ast_dialect": "1"}, {"input_format_values_interpret_expressions": "1"},
+        {"use_query_cache": "1"}, {"additional_result_filter": "0"}, {"http_allow_table_as_file": "1"}, {"max_threads": "1000000"},
+        {"url_base": "http://127.0.0.1:9/"}, {"default_table_engine": "Log"}, {"ast_fuzzer_runs": "1"}, {"priority": "1"},
         {"max_untracked_memory": "1e15"}, {"allow_ddl": "1"}, {"format_schema_source": "string"}, {"x = 1, readonly": "0"}, {"final": "1', readonly='0"},  # noqa: E501
     ],
 )  # fmt: skip
@@ -303,6 +134,127 @@ def test_limits_hold(server: Server) -> None:
     assert ask(server, body=b"SELECT " + b"(" * 100_000 + b"1" + b")" * 100_000).status != 200
     assert ask(server, body=b"SELECT 1 " + b"-" * 300_000).status == 400
     assert ask(server, "SELECT 1").text == "1\n"
+
+
+# Each ends by itself, or is ended by the limits of the fixture: 5 s, 400 MiB. Those that make a stack, a plan or a program deep are
+# here too: the engine is in this process, so one that overflows ends the test.
+BOMBS = {
+    "SELECT * FROM generateRandom('a Array(Array(Array(String)))', 1, 1000000, 1000000) LIMIT 10": "241",
+    "SELECT sum(length(randomString(1000000000))) FROM numbers(10)": "241",
+    "SELECT arrayWithConstant(1000000000, 'xxxxxxxx')": "128",
+    "SELECT length(range(1000000000))": "69",
+    "SELECT groupArray(x) FROM (SELECT arrayJoin(range(100000000)) AS x)": "241",
+    "SELECT number AS k, count() FROM numbers(1e9) GROUP BY k FORMAT Null": "241",
+    "SELECT * FROM numbers(1e8) ORDER BY sipHash64(number) LIMIT 100000000, 1": "241 159",
+    "SELECT count() FROM numbers_mt(1e13) SETTINGS max_threads = 64": "159",
+    "SELECT count() FROM numbers(1e13) WHERE NOT ignore(sipHash64(number))": "159",
+    "SELECT match('x', '((a{1,100}){1,100}){1,100}')": "427",
+    "SELECT multiMatchAny('x', ['((a{1,1000}){1,1000}'])": "447",
+    "SELECT multiFuzzyMatchAny('x', 100, ['aaaaaaaaaaaaaaaaaaaaaaaaa.{1,200}'])": "447",
+    "WITH RECURSIVE r AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM r) SELECT count() FROM r": "306",
+    "SELECT * FROM numbers(50000000) FORMAT JSON": "396",
+    "SELECT number % 7 = 1 FROM numbers(50000000) FORMAT XML": "396",
+    "SELECT number FROM numbers(50000000) FORMAT Parquet": "396",
+    "SELECT prettyPrintJSON(repeat('[', 500000) || repeat(']', 500000))": "241",
+    "SELECT (repeat('{\"a\":', 100000) || '1' || repeat('}', 100000))::JSON": "117",
+    "SELECT " + "(" * 100_000 + "1" + ")" * 100_000: "306",
+    "SELECT " + "[" * 20_000 + "]" * 20_000: "306",
+    "SELECT " + "NOT " * 60_000 + "1": "167",
+    "SELECT " + "if(1, " * 5000 + "1" + ", 1)" * 5000: "167",
+    "SELECT " + "CASE WHEN " * 3000 + "1" + " THEN 1 END" * 3000: "167",
+    "SELECT " + "(SELECT " * 3000 + "1" + ")" * 3000: "306",
+    "SELECT " + " + ".join(["1"] * 60_000): "167",
+    "SELECT " + " UNION ALL SELECT ".join(["1"] * 10_000): "572",
+    "SELECT CAST('' AS " + "Array(" * 20_000 + "Int8" + ")" * 20_000 + ")": "306",
+    "SELECT JSONExtract('[]', '" + "Array(" * 30_000 + "Int8" + ")" * 30_000 + "')": "306",
+    "SELECT formatQuery(repeat('(', 100000))": "306",
+    "SELECT 1 " + "-" * 300_000: "62",
+    "SELECT length(hex(repeat('x', 200000000)))": "131",
+}
+
+
+@pytest.mark.parametrize("sql", BOMBS, ids=lambda sql: sql[:60])
+def test_bombs_are_bounded(server: Server, sql: str) -> None:
+    ask(server, "SELECT 1")
+    before = resident_mib()
+    answer = ask(server, body=sql.encode())
+    assert answer.headers.get("X-ClickHouse-Exception-Code") in BOMBS[sql].split(), answer.text[:300]
+    assert resident_mib() - before < 600  # the engine keeps what it has freed for a while
+    assert ask(server, "SELECT 1").text == "1\n"
+
+
+def resident_mib() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20 if Path("/proc/self/statm").exists() else 0
+
+
+def test_readers_questions_are_small_and_take_turns(server: Server) -> None:
+    answer = ask(server, body=b"SELECT 1 -- " + b"x" * (5 << 20))
+    assert (answer.status, answer.headers["X-ClickHouse-Exception-Code"]) == (413, "298")
+    with ThreadPoolExecutor(12) as pool:
+        sql = "SELECT count() FROM (SELECT sleepless FROM (SELECT sipHash64(number) AS sleepless FROM numbers(2e7)))"
+        answers = list(pool.map(lambda _: ask(server, sql).text, range(12)))
+    assert answers == ["20000000\n"] * 12
+
+
+# Kinds of functions, as the engine sorts them: those that are looked at one by one, and those that only compute.
+KINDS = "'', 'Other', 'Introspection', 'Internal', 'Machine Learning', 'Dictionary', 'Files', 'UDF', 'External'"
+COMPUTING = """AI,Arithmetic,Arrays,Bit,Bitmap,Comparison,Conditional,Dates and Times,Distance,Embedded Dictionary,Encoding,Encryption,
+Financial,Geo,Geo Polygon,Hash,IP Address,JSON,Logical,Map,Mathematical,Null,NumericIndexedVector,QBit,Random Number,Rounding,String,
+String Replacement,String Search,String Splitting,Time Series,Time Window,Tuple,Type Conversion,URL,UUID""".replace("\n", "").split(",")
+# Functions that are neither refused nor of a kind that only computes. A new engine's are to be looked at before they are added here.
+REMAINING = """
+_CAST assignCentroid authenticatedUser bar blockNumber blockSerializedSize blockSize buildId byteSize caseWithExpression
+colorOKLABToSRGB colorOKLCHToSRGB colorSRGBToOKLAB colorSRGBToOKLCH countDigits currentDatabase currentProfiles currentQueryID
+currentRoles currentSchemas currentUser defaultProfiles defaultRoles defaultValueOfArgumentType defaultValueOfTypeName digits
+displayName dumpColumnStructure enabledProfiles enabledRoles errorCodeToName finalizeAggregation flipCoordinates formatQuery
+formatQueryFromJSON formatQueryOrNull formatQuerySingleLine formatQuerySingleLineOrNull formatReadableDecimalSize formatReadableQuantity
+formatReadableSize formatReadableTimeDelta fuzzQuery generateRandomStructure getMaxTableNameLengthForDatabase getMergeTreeSetting
+getSetting getSettingOrDefault getSizeOfEnumType getSubcolumn getTypeSerializationStreams globalVariable hasColumnInTable highlightQuery
+icebergBucket icebergTruncate identity ignore indexHint initializeAggregation initialQueryID initialQueryStartTime isConstant
+isDecimalOverflow isMergeTreePartCoveredBy lowCardinalityIndices lowCardinalityKeys MACNumToString MACStringToNum MACStringToOUI
+materialize minSampleSizeContinuous minSampleSizeConversion neighbor nested normalizedQueryHash normalizedQueryHashKeepNames
+normalizeQuery normalizeQueryKeepNames obfuscateQuery obfuscateQueryWithSeed parseISO8601Duration parseQueryToJSON parseReadableSize
+parseReadableSizeOrNull parseReadableSizeOrZero parseTimeDelta partitionId pgGetUserById pgTableIsVisible queryID revision
+rowNumberInAllBlocks rowNumberInBlock runningAccumulate runningConcurrency runningDifference runningDifferenceStartingWithFirstValue
+shardCount shardNum telemetry_hashes telemetry_identifier telemetry_identifiers telemetry_kept telemetry_name telemetry_number
+telemetry_price telemetry_price_model telemetry_price_tier telemetry_redact telemetry_text telemetry_unknown telemetry_words throwIf
+toColumnTypeName tokenizeQuery toTypeName transform uptime validateNestedArraySizes variantElement variantType version visibleWidth
+"""
+
+
+def test_every_function_was_looked_at(server: Server) -> None:
+    functions = "FROM system.functions WHERE NOT is_aggregate AND alias_to = '' AND categories"
+    names = server.owner(f"SELECT name {functions} IN ({KINDS}) ORDER BY lower(name)").split()
+    assert [name for name in names if not FUNCTIONS.fullmatch(name)] == REMAINING.split()
+    assert server.owner(f"SELECT DISTINCT categories {functions} NOT IN ({KINDS}) ORDER BY 1").splitlines() == COMPUTING
+
+
+# Settings that may be set and sound as if they should not.
+HARMLESS = """
+        deduplicate_insert_select input_format_arrow_skip_columns_with_unsupported_types_in_schema_inference
+        input_format_bson_skip_fields_with_unsupported_types_in_schema_inference
+        input_format_capn_proto_skip_fields_with_unsupported_types_in_schema_inference input_format_csv_use_best_effort_in_schema_inference
+        input_format_json_use_string_type_for_ambiguous_paths_in_named_tuples_inference_from_objects
+        input_format_max_bytes_to_read_for_schema_inference input_format_max_rows_to_read_for_schema_inference
+        input_format_orc_skip_columns_with_unsupported_types_in_schema_inference input_format_parquet_local_file_min_bytes_for_seek
+        input_format_parquet_skip_columns_with_unsupported_types_in_schema_inference
+        input_format_protobuf_skip_fields_with_unsupported_types_in_schema_inference input_format_tsv_use_best_effort_in_schema_inference
+        join_on_disk_max_files_to_merge max_memory_usage merge_tree_min_bytes_for_concurrent_read_for_remote_filesystem
+        merge_tree_min_bytes_per_task_for_remote_reading merge_tree_min_rows_for_concurrent_read_for_remote_filesystem
+        merge_tree_use_const_size_tasks_for_remote_reading optimize_count_from_files optimize_trivial_insert_select
+        output_format_avro_rows_in_file query_plan_optimize_lazy_materialization_for_file
+"""
+DANGEROUS = re.compile(
+    r".*(path|schema|memory|url|file|disk|comment|dialect|profile|readonly|introspection|remote|cluster|background|sleep|select$|^filter|"
+    r"^order|external|fuzz|secret|interpret_expressions|deduce_templates).*"
+)
+
+
+def test_every_setting_that_may_be_set_was_looked_at(server: Server) -> None:
+    """Families of names grow with the engine."""
+    names = [name for name in server.owner("SELECT name FROM system.settings").split() if changeable(name)]
+    assert len(names) == 682
+    assert sorted(name for name in names if DANGEROUS.fullmatch(name)) == HARMLESS.split()
 
 
 def test_the_engine_holds_without_the_scan(server: Server, file: Path) -> None:

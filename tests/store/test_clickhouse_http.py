@@ -334,7 +334,7 @@ from tests.store import test_clickhouse_http as t
 server = t.Server(Path({str(tmp_path)!r}))
 sqls = ["SELECT number FROM numbers(1e12)", "SELECT count() FROM numbers(1e12) WHERE NOT ignore(sipHash64(number))"]
 connections = [t.begin(server, sql) for sql in sqls * 3]
-t.until(lambda: int(server.owner("SELECT count() FROM system.processes")) > 6)
+t.until(lambda: int(server.owner("SELECT count() FROM system.processes")) > 4)
 started = time.monotonic()
 server.close()
 print("closed", time.monotonic() - started < 5)

@@ -27,7 +27,8 @@ DATABASE = "telemetry"
 # fmt: off
 SETTINGS = re.compile("|".join([
     # how values are read and written
-    r"(input|output)_format_(?!values_interpret|values_deduce)\w+", r"format_(csv|tsv|custom|json|binary|geojson|hive_text|regexp)\w*",
+    r"(input|output)_format_(?!values_interpret|values_deduce|schema|record_errors|parquet_memory)\w+",
+    r"format_(csv|tsv|custom|json|binary|geojson|hive_text|regexp)\w*",
     r"(date_time|formatdatetime|parsedatetime|interval_output|bool_(true|false)|cast|describe|low_cardinality|json_type)_\w+",
     "session_timezone", "precise_float_parsing", "errors_output_format", "use_mysql_types_in_show_columns",
     # what SQL means
@@ -56,6 +57,8 @@ SETTINGS = re.compile("|".join([
 # fmt: on
 # What a reader may lower.
 LIMITS = ("max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes", "max_threads")
+# Among the values of an INSERT the engine would evaluate expressions: only those that have been looked at (clickhouse_run.py).
+EXPRESSIONS = ("input_format_values_interpret_expressions", "input_format_values_deduce_templates_of_expressions")
 MAX_RESULT_ROWS = 100_000_000
 MAX_THREADS = 64
 
@@ -96,13 +99,7 @@ class Access:
         """
         memory = self.query_memory_mib << 20
         limits = {"max_execution_time": self.query_timeout_s, "max_memory_usage": memory, "max_result_rows": MAX_RESULT_ROWS}
-        # Values are data: the engine would evaluate an expression among them, which nothing has scanned.
-        chosen = {
-            "final": "1",
-            "do_not_merge_across_partitions_select_final": "1",
-            "input_format_values_interpret_expressions": "0",
-            "allow_experimental_eval_table_function": "0",
-        }
+        chosen = {"final": "1", "do_not_merge_across_partitions_select_final": "1"} | dict.fromkeys(EXPRESSIONS, "0")
         if user == READER:
             chosen |= {name: str(limit) for name, limit in limits.items()}
         limits |= {"max_threads": MAX_THREADS}

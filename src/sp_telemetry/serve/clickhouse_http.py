@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.home import READER
+from sp_telemetry.home import READER, WRITER
 from sp_telemetry.serve import clickhouse_access, clickhouse_reply
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_reply import Reply
@@ -26,7 +26,8 @@ from sp_telemetry.store.engine import Engine
 
 T = TypeVar("T")
 MAX_BODY = 128 << 20  # decompressed
-QUERIES_AT_ONCE = 16
+MAX_QUESTION = 4 << 20  # a reader brings no data: its body is a query, or a form of one and its parameters
+QUERIES_AT_ONCE = {READER: 4, WRITER: 12}  # times query_memory_mib is what readers can take
 WAIT_FOR_TURN_S = 10.0
 HELD_BACK = 1 << 20  # of an answer before its headers go, so that an early error still gets its status
 SLOW_READER_S = 60.0
@@ -36,7 +37,7 @@ _CHECK_CLIENT_S = 0.1
 def application(engine: Engine, access: Access) -> web.Application:
     """The interface as an application to mount. It ends all its queries when it is shut down, before the engine may be closed."""
     interface = _Interface(engine, access)
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=MAX_QUESTION)
     app.router.add_get("/ping", _ping)
     app.router.add_get("/replicas_status", _ping)
     app.router.add_route("*", "/", interface.handle)
@@ -52,8 +53,8 @@ async def _ping(_: web.Request) -> web.Response:
 class _Interface:
     def __init__(self, engine: Engine, access: Access) -> None:
         self._access, self._control = access, Control(engine)
-        self._threads = ThreadPoolExecutor(QUERIES_AT_ONCE + 4, "clickhouse")
-        self._turns = asyncio.Semaphore(QUERIES_AT_ONCE)
+        self._threads = ThreadPoolExecutor(sum(QUERIES_AT_ONCE.values()) + 4, "clickhouse")
+        self._turns = {user: asyncio.Semaphore(number) for user, number in QUERIES_AT_ONCE.items()}
         self._running: dict[Run, web.Request] = {}
         self._stopping = False
         self._host = socket.gethostname()
@@ -77,7 +78,7 @@ class _Interface:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         started = time.perf_counter_ns()
         reply = Reply(self._host, started)
-        anonymous = True
+        anonymous, limit = True, MAX_QUESTION
         try:
             if request.method not in ("GET", "POST", "HEAD"):
                 raise refuse(36, "BAD_ARGUMENTS", f"The method {request.method} is not offered")
@@ -88,23 +89,28 @@ class _Interface:
             if request.method != "POST" and not values.get("query"):
                 return await _ping(request)
             user = self._access.user(given)
-            body = await _body(request, values)
+            limit = MAX_BODY if user == WRITER else MAX_QUESTION
+            body = await _body(request, values, limit)
             asked = read(values, request.headers, body)
             reply.query_id = asked.query_id
             del body
-            async with _Turn(self._turns):
+            async with _Turn(self._turns[user]):
                 return await self._answer(request, reply, asked, user)
         except QueryFailed as error:
             # A 401 makes a browser or curl ask for a password; ClickHouse says 403 to one that is wrong.
             return clickhouse_reply.failure(reply, error, 401 if error.code == 516 and anonymous else None)
         except web.HTTPRequestEntityTooLarge:
-            return clickhouse_reply.failure(reply, refuse(298, "QUERY_IS_TOO_LARGE", f"A request may have {MAX_BODY} bytes"), 413)
+            return clickhouse_reply.failure(reply, refuse(298, "QUERY_IS_TOO_LARGE", f"A request may have {limit} bytes"), 413)
+        except ConnectionResetError:  # nobody is left to answer
+            return web.Response(status=499)
 
     async def _answer(self, request: web.Request, reply: Reply, asked: Asked, user: str) -> web.StreamResponse:
         if asked.database not in ("", clickhouse_access.DATABASE):
             raise refuse(81, "UNKNOWN_DATABASE", f"Database {asked.database[:100]} does not exist; the one here is telemetry")
         if not asked.sql.strip():
             raise refuse(62, "SYNTAX_ERROR", "Syntax error: Empty query")
+        if self._stopping:
+            raise refuse(394, "QUERY_WAS_CANCELLED", "The server is stopping")
         statement = await asyncio.get_running_loop().run_in_executor(self._threads, self._control.examine, asked, user)
         if request.method != "POST" and statement.kind in WRITES:
             raise refuse(164, "READONLY", "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
@@ -207,7 +213,7 @@ class _Turn:
         try:
             await asyncio.wait_for(self._turns.acquire(), WAIT_FOR_TURN_S)
         except TimeoutError:
-            raise refuse(202, "TOO_MANY_SIMULTANEOUS_QUERIES", f"Too many simultaneous queries. Maximum: {QUERIES_AT_ONCE}") from None
+            raise refuse(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many simultaneous queries of this user") from None
 
     async def __aexit__(self, *_: object) -> None:
         self._turns.release()
@@ -223,8 +229,9 @@ async def _write(response: web.StreamResponse, packer: Any, piece: bytes) -> Non
             raise ConnectionResetError("the client does not read") from None
 
 
-async def _body(request: web.Request, values: dict[str, str]) -> bytes:
-    """The request's body, decompressed. Fields of a form are parameters, as clickhouse-connect sends them when they are long."""
+async def _body(request: web.Request, values: dict[str, str], limit: int) -> bytes:
+    """The request's body, decompressed, of at most `limit` bytes. Fields of a form are parameters, as clickhouse-connect sends them
+    when they are long."""
     if request.content_type == "multipart/form-data":
         form = await request.post()
         for name, value in form.items():
@@ -232,5 +239,9 @@ async def _body(request: web.Request, values: dict[str, str]) -> bytes:
                 raise refuse(48, "NOT_IMPLEMENTED", "External data are not offered")
             values[name] = value
         return b""
-    body = await request.read()
-    return clickhouse_reply.unpacked(body, request.headers.get("Content-Encoding", ""), MAX_BODY)
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit)
+    return clickhouse_reply.unpacked(bytes(body), request.headers.get("Content-Encoding", ""), limit)

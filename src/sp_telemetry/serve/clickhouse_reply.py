@@ -35,7 +35,7 @@ _CONTENT_TYPES = {
     "Markdown": "text/markdown; charset=UTF-8",
     "PNG": "image/png",
 }
-_BINARY = ("Native", "RowBinary", "Parquet", "Arrow", "ORC", "Avro", "MsgPack", "Protobuf", "BSON", "Npy", "RawBLOB", "Buffers")
+BINARY = ("Native", "RowBinary", "Parquet", "Arrow", "ORC", "Avro", "MsgPack", "Protobuf", "BSON", "Npy", "RawBLOB", "Buffers")
 
 
 @dataclass
@@ -78,7 +78,7 @@ def content_type(format: str) -> str:
     """The Content-Type that ClickHouse sends for a format."""
     if format in _CONTENT_TYPES:
         return _CONTENT_TYPES[format]
-    if format.startswith(_BINARY):
+    if format.startswith(BINARY):
         return "application/octet-stream"
     if format.startswith("JSON"):
         lines = "EachRow" in format or format == "JSONLines"

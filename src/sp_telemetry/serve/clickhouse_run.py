@@ -11,12 +11,14 @@ import threading
 import uuid
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import READER
 from sp_telemetry.serve import clickhouse_native, clickhouse_statement
-from sp_telemetry.serve.clickhouse_access import DATABASE
+from sp_telemetry.serve.clickhouse_access import DATABASE, EXPRESSIONS
+from sp_telemetry.serve.clickhouse_reply import BINARY
 from sp_telemetry.serve.clickhouse_request import Asked, refuse
 from sp_telemetry.serve.clickhouse_statement import Statement
 from sp_telemetry.store.engine import OWNER, Engine, Handle, Work
@@ -29,9 +31,12 @@ _PIECEWISE = dict.fromkeys(_PLAIN.split(), 0)
 _PIECEWISE |= dict.fromkeys(["TabSeparatedWithNames", "TSVWithNames", "TSVRawWithNames", "TabSeparatedRawWithNames", "CSVWithNames"], 1)
 _PIECEWISE |= dict.fromkeys(["TabSeparatedWithNamesAndTypes", "TSVWithNamesAndTypes", "CSVWithNamesAndTypes"], 2)
 
-# A whole answer is held in memory, so it is bounded.
-_WHOLE_BYTES = 256 << 20
+# A whole answer is held in memory, which the engine doesn't count, so it is bounded: what is in it, as columns, and for text, which
+# takes many times that, the rows too.
+_WHOLE_BYTES, _WHOLE_TEXT_BYTES, _WHOLE_TEXT_ROWS = 256 << 20, 64 << 20, 2_000_000
 MAX_QUERY = 262_144  # ClickHouse's own limit
+_SHORT = 16_384
+SYNTAX_ERROR = 62
 
 
 class Control:
@@ -60,8 +65,26 @@ class Control:
         if len(asked.sql) > MAX_QUERY:
             raise refuse(62, "SYNTAX_ERROR", f"Max query size exceeded ({MAX_QUERY} bytes)")
         sql = asked.sql if asked.data is None else f"{asked.sql} FORMAT {asked.insert_format}"
-        read = self._canonical if len(sql) < 16_384 else self._read
-        return clickhouse_statement.examine(read(sql), user, asked.parameters, self._forbidden, self.known_settings)
+        read = self._canonical if len(sql) < _SHORT else self._read
+        statement = clickhouse_statement.examine(read(sql), user, asked.parameters, self._forbidden, self.known_settings)
+        if asked.insert_format == "Values" and self._are_expressions(asked.data or b"", user):
+            return replace(statement, expressions=True)
+        return statement
+
+    def _are_expressions(self, values: bytes, user: str) -> bool:
+        """Whether these may be more than literals: a few of them, all of which pass as what a SELECT asks for."""
+        try:
+            return len(values) < _SHORT and bool(
+                clickhouse_statement.examine(
+                    self._read("SELECT " + values.decode().rstrip("; \t\r\n")), user, {}, self._forbidden, self.known_settings
+                )
+            )
+        except UnicodeDecodeError:
+            return False
+        except QueryFailed as error:
+            if error.code == SYNTAX_ERROR:
+                return False
+            raise
 
     def kill(self, marker: str) -> None:
         """End the query with this marker, if it runs (its thread gets the error 394)."""
@@ -80,6 +103,8 @@ class Run:
     def __init__(self, control: Control, asked: Asked, user: str, statement: Statement, settings: Mapping[str, str]) -> None:
         self._engine, self._asked, self._user = control.engine, asked, user
         self._statement, self._settings = statement, dict(settings)
+        if statement.expressions:
+            self._settings |= dict.fromkeys(EXPRESSIONS, "1")
         self.format = statement.format or asked.default_format
         # Views run with the settings of the handle that inserts, and those of the landing tables need the salt.
         self.marker = f"{OWNER if statement.target.startswith(('otel_', 'otlp_')) else 'http'} {uuid.uuid4().hex}"
@@ -124,12 +149,20 @@ class Run:
             end = first.index(b"\n", end) + 1
         return first[:end] if piece.startswith(first[:end]) else b""
 
+    def _at_most(self, setting: str, limit: int) -> None:
+        asked = float(self._settings.get(setting, 0))
+        if not 0 < asked <= limit:
+            self._settings[setting] = str(limit)
+
     def _open(self) -> Handle:
         # The marker is given at opening: what SET changes does not show in system.processes.
         handle = self._engine.handle(database=DATABASE, log_comment=self.marker)
         try:
             if self._statement.streams and self.format not in _PIECEWISE:
-                self._settings.setdefault("max_result_bytes", str(_WHOLE_BYTES))
+                binary = self.format.startswith(BINARY)
+                self._at_most("max_result_bytes", _WHOLE_BYTES if binary else _WHOLE_TEXT_BYTES)
+                if not binary:
+                    self._at_most("max_result_rows", _WHOLE_TEXT_ROWS)
             if len(self._statement.sql) > MAX_QUERY // 2:  # what is run may be longer than what was sent
                 self._settings["max_query_size"] = str(4 * len(self._statement.sql))
             changes = [f"{name} = '{_quoted(value)}'" for name, value in self._settings.items()]

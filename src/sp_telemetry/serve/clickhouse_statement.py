@@ -41,7 +41,9 @@ FUNCTIONS = re.compile(
     r"getclienthttpheader|serveruuid|evalmlmethod|naivebayes.*|sleep.*|hostname|fqdn|fullhostname|getoskernelversion|tid|logtrace|"
     r"mergetreepartinfo|disk|trap|structureto.*schema|region.*|lemmatize|synonyms|stem_file|executable.*|zookeeper.*|keeper.*|"
     r"connection_?id|current(handler|requesturl)|tcpport|hasthreadfuzzer|generateserialid|transaction(id|latestsnapshot|oldestsnapshot)|"
-    r"flamegraph|__.*",
+    r"flamegraph|__.*|"
+    # of one value as long as its square, which no limit of time interrupts
+    r"(damerau)?levenshteindistance.*|editdistance.*|arraylevenshteindistance.*|arraysimilarity|damerau.*",
     re.IGNORECASE,
 )
 # Ways out of a statement into files, other machines and other statements.
@@ -49,7 +51,7 @@ PHRASES = frozenset([
     ("INTO", "OUTFILE"), ("FROM", "INFILE"), ("INTO", "FUNCTION"), ("FETCH", "PARTITION"), ("FETCH", "PART"), ("ON", "CLUSTER"),
     ("TO", "DISK"), ("TO", "VOLUME"), ("TO", "SHARD"), ("PARALLEL", "WITH"),
 ])  # fmt: skip
-READS = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN", "CHECK")
+READS = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN", "CHECK TABLE")
 WRITES = (
     "INSERT INTO", "ALTER TABLE", "DELETE FROM", "UPDATE", "OPTIMIZE TABLE", "TRUNCATE TABLE", "RENAME TABLE", "EXCHANGE TABLES",
     "DROP TABLE", "DROP VIEW", "UNDROP TABLE", "CREATE TABLE", "CREATE OR REPLACE TABLE", "REPLACE TABLE", "CREATE VIEW",
@@ -71,7 +73,8 @@ _CANONICAL = re.compile(r"'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`|\{[^{}']*\}|[A-Za-
 class Statement:
     """What the canonical text `sql` says. `settings` are those of its SETTINGS clauses, `format` is that of its FORMAT clause.
 
-    Of an INSERT, `target` is the table's name, and `into` the text up to its SETTINGS, FORMAT, or where its rows come from.
+    Of an INSERT, `target` is the table's name, `into` the text up to its SETTINGS, FORMAT, or where its rows come from, and
+    `expressions` says whether its VALUES may be more than literals.
     """
 
     sql: str
@@ -81,6 +84,7 @@ class Statement:
     settings: Mapping[str, str]
     target: str = ""
     into: str = ""
+    expressions: bool = False
 
 
 def examine(canonical: str, user: str, parameters: Mapping[str, str], forbidden: Set[str], known: Set[str]) -> Statement:

@@ -106,8 +106,10 @@ class Run:
         if statement.expressions:
             self._settings |= dict.fromkeys(EXPRESSIONS, "1")
         self.format = statement.format or asked.default_format
-        # Views run with the settings of the handle that inserts, and those of the landing tables need the salt.
-        self.marker = f"{OWNER if statement.target.startswith(('otel_', 'otlp_')) else 'http'} {uuid.uuid4().hex}"
+        # Views run with the settings of the handle that inserts, and those of the landing tables need the salt. An INSERT that brings its
+        # data can't read anything with it.
+        landing = statement.target.startswith(("otel_", "otlp_"))
+        self.marker = f"{OWNER if asked.data is not None or landing else 'http'} {uuid.uuid4().hex}"
         self.is_insert = statement.kind == "INSERT INTO"
         self._handle: Handle | None = None
 

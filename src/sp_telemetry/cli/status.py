@@ -7,7 +7,7 @@ import json
 import time
 import urllib.request
 
-from sp_telemetry.errors import ServerUnreachable
+from sp_telemetry.errors import QueryFailed, ServerUnreachable
 from sp_telemetry.home import Home
 from sp_telemetry.setup import service
 
@@ -17,7 +17,7 @@ examples:
   sp-telemetry status
   sp-telemetry status --json
 
-exit code 3 when no server runs.
+exit code 3 when no server runs, 5 when its store takes or answers nothing now.
 """
 
 
@@ -43,32 +43,38 @@ def run(args: argparse.Namespace) -> int:
         "bind": server.bind,
         "ports": server.ports,
         "health": server.health["status"],
+        **{name: server.health[name] for name in ("reason", "mend") if name in server.health},
         **figures,
     }
     print(json.dumps(state) if args.json else _text(state))
-    return 0
+    return QueryFailed.exit_code if "reason" in state else 0
 
 
 def _metrics(server: service.Running) -> dict[str, float]:
-    """The figures of the metrics listener that a person asks for, by name."""
+    """The figures of the metrics listener that a person asks for, by name. Those of a store that does not answer are left out."""
     with urllib.request.urlopen(f"http://{server.bind}:{server.ports['metrics']}/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.removeprefix("sp_telemetry_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
     names = "events_stored events_duplicate bytes_on_disk requests_rejected_total requests_refused_total requests_queued"
-    return {name: float(values[name]) for name in names.split()}
+    return {name: float(values[name]) for name in names.split() if name in values}
 
 
 def _text(state: dict) -> str:
     hours, rest = divmod(int(time.time() - state["started_at"]), 3600)
     ports = "  ".join(f"{name} {port}" for name, port in sorted(state["ports"].items()))
+    stored = "unknown"
+    if "events_stored" in state:
+        stored = f"{state['events_stored']:,.0f} stored, {state['events_duplicate']:,.0f} arrived more than once"
+    trouble = (f"trouble   {state['reason']} {state['mend']}.",) if "reason" in state else ()
     return "\n".join(
         (
             f"server    {state['health']}: pid {state['pid']}, version {state['version']}, up {hours} h {rest // 60} min",
+            *trouble,
             f"home      {state['home']}",
             f"ports     {ports}  (on {state['bind']})",
-            f"events    {state['events_stored']:,.0f} stored, {state['events_duplicate']:,.0f} arrived more than once",
+            f"events    {stored}",
             f"requests  {state['requests_queued']:.0f} queued, {state['requests_rejected_total']:.0f} rejected, "
             f"{state['requests_refused_total']:.0f} told to retry",
-            f"disk      {state['bytes_on_disk'] / 1e6:,.1f} MB",
+            f"disk      {state['bytes_on_disk'] / 1e6:,.1f} MB" if "bytes_on_disk" in state else "disk      unknown",
         )
     )

@@ -33,7 +33,8 @@ class Counters:
 
 
 def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, store_figures: dict[str, float]) -> str:
-    """Everything in Prometheus' text format. `store_figures`: events_stored, events_duplicate, bytes_on_disk."""
+    """Everything in Prometheus' text format. `store_figures`: available, and while it answers events_stored, events_duplicate,
+    bytes_on_disk."""
     lines: list[str] = []
 
     def metric(name: str, kind: str, help: str, *samples: tuple[str, float]) -> None:
@@ -50,12 +51,14 @@ def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, stor
     metric("requests_refused_total", "counter", "OTLP requests that the sender was told to retry", ("", counters.refused))
     metric("requests_queued", "gauge", "OTLP requests that wait for an insert", ("", queued_requests))
     metric("queued_bytes", "gauge", "bytes of requests not yet answered", ("", queued_bytes))
+    metric("store_available", "gauge", "1 while the store takes and answers", ("", store_figures["available"]))
     for name, help in (
         ("events_stored", "distinct events kept"),
         ("events_duplicate", "copies that arrived since this server started, of events that were stored already"),
         ("bytes_on_disk", "size of the store"),
     ):
-        metric(name, "gauge", help, ("", store_figures[name]))
+        if name in store_figures:
+            metric(name, "gauge", help, ("", store_figures[name]))
     total, buckets = 0, []
     for bound, count in zip([*map(str, BUCKETS_S), "+Inf"], counters.latency_buckets, strict=True):
         total += count

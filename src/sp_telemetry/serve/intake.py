@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from sp_telemetry.errors import QueryFailed
+from sp_telemetry.serve import trouble
 from sp_telemetry.serve.counters import Counters
+from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.pipeline import CONTEXT_MARK, SIGNALS, Lane, Pipeline
 
@@ -27,7 +29,35 @@ WORKERS = 2
 
 
 class Busy(Exception):
-    """Too much is waiting, or the store can't take it now. The sender may send it again."""
+    """Too much is waiting. The sender may send it again."""
+
+    retry_after_s = 1
+
+
+class Unavailable(Busy):
+    """The store can't take it now. The sender may send it again, later."""
+
+    retry_after_s = 5
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(str(trouble))
+        self.trouble = trouble
+
+
+class Earliest:
+    """The earliest reading of the machine's clock among those noted. Clocks are set back, so it need not be the first."""
+
+    def __init__(self) -> None:
+        self._at = self.ever = float("inf")
+
+    def note(self) -> None:
+        self._at = min(self._at, time.time())
+        self.ever = min(self._at, self.ever)
+
+    def take(self) -> float:
+        """The earliest since this was asked last."""
+        at, self._at = self._at, float("inf")
+        return at
 
 
 class Rejected(Exception):
@@ -55,6 +85,8 @@ class Intake:
         self._waiting_bytes = self._held_bytes = 0
         self.stored = asyncio.Event()  # something was committed: maintenance looks at it
         self.context_arrived = asyncio.Event()
+        self.inserts_since, self.contexts_since = Earliest(), Earliest()  # for who looks at what arrived since it looked last
+        self.trouble: Trouble | None = None  # why the last insert was refused; None when it was not
 
     async def store(self, signal: str, encoding: str, body: bytes) -> None:
         """Returns when `body` is committed. Raises Busy or Rejected; then nothing of it is stored, as far as the engine can tell."""
@@ -107,13 +139,22 @@ class Intake:
         return lane, batch
 
     async def _insert(self, lane: Lane, batch: list[_Waiting], pipeline: Pipeline) -> None:
+        told = lane.signal == "logs" and any(CONTEXT_MARK in waiting.body for waiting in batch)
+        self.inserts_since.note()
+        if told:
+            self.contexts_since.note()
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._pool, _commit, pipeline, lane, [w.body for w in batch])
-        except Exception as error:  # a bug here must not leave senders waiting
-            log.exception("insert")
-            answers = [Busy(f"{type(error).__name__}: {error}")] * len(batch)
+        except Exception as error:  # nothing may leave senders waiting
+            if not isinstance(error, OSError):
+                log.exception("insert")
+            answers = [Unavailable(trouble.of_error(error))] * len(batch)
         finally:
             self._idle.append(pipeline)
+        self.inserts_since.note()  # again, for who took the reading while this was under way
+        if told:
+            self.contexts_since.note()
+        self._note_trouble(answers)
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, int):
                 self._counters.stored += 1
@@ -129,19 +170,34 @@ class Intake:
             else:
                 waiting.done.set_exception(answer)
         self.stored.set()
-        if lane.signal == "logs" and any(CONTEXT_MARK in waiting.body for waiting in batch):
+        if told:
             self.context_arrived.set()
         self._start_inserts()
+
+    def _note_trouble(self, answers: list[Exception | int]) -> None:
+        """Remember why the store takes nothing, and tell the log when that begins, changes and ends."""
+        before = self.trouble
+        refused = [answer.trouble for answer in answers if isinstance(answer, Unavailable)]
+        if refused:
+            self.trouble = refused[-1]
+            if before is None or before.what != self.trouble.what:
+                log.warning("%s. Senders are told to try again.", self.trouble.what)
+        elif before and any(isinstance(answer, int) for answer in answers):
+            self.trouble = None
+            log.info("The store takes events again.")
 
 
 def _commit(pipeline: Pipeline, lane: Lane, bodies: list[bytes]) -> list[Exception | int]:
     """For each body the number of its records, or why it is not stored. What fails together is tried in halves, so that one bad
-    request costs its companions nothing."""
+    request costs its companions nothing; unless it is the place that fails, where smaller inserts would do so too."""
     try:
         return [pipeline.store(lane, bodies)] + [0] * (len(bodies) - 1)
     except QueryFailed as error:
+        reason = trouble.of_error(error)
+        if reason.what in trouble.OF_THE_PLACE:
+            return [Unavailable(reason)] * len(bodies)
         if len(bodies) > 1:
             half = len(bodies) // 2
             return _commit(pipeline, lane, bodies[:half]) + _commit(pipeline, lane, bodies[half:])
-        undecodable = pipeline.decodable(lane, bodies[0])
-        return [Rejected(undecodable) if undecodable else Busy(str(error))]
+        undecodable = trouble.can_never_be_stored(error) and pipeline.decodable(lane, bodies[0])
+        return [Rejected(undecodable) if undecodable else Unavailable(reason)]

@@ -32,7 +32,7 @@ class _Services(grpc.GenericRpcHandler):
             except Rejected as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             except Busy as error:
-                context.set_trailing_metadata((("grpc-retry-pushback-ms", "1000"),))
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),))
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             return EXPORTED
 

@@ -1,7 +1,8 @@
 """OTLP over HTTP: POST /v1/logs, /v1/metrics, /v1/traces, protobuf and JSON, gzip, with or without a content length.
 
 Answers as the OTLP specification wants them: 200 with Export*ServiceResponse when committed, 400 for what can never be stored, 429
-with Retry-After for what may be sent again; each error with a google.rpc.Status in the request's encoding.
+(too much waits) or 503 (the store can't) with Retry-After for what may be sent again; each error with a google.rpc.Status in the
+request's encoding.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import json
 
 from aiohttp import web
 
-from sp_telemetry.serve.intake import Busy, Intake, Rejected
+from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
 from sp_telemetry.store.pipeline import SIGNALS
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-RETRY_AFTER_S = "1"
-INVALID_ARGUMENT, RESOURCE_EXHAUSTED = 3, 8  # google.rpc.Code
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 8, 14  # google.rpc.Code
 
 
 def application(intake: Intake, max_request_bytes: int) -> web.Application:
@@ -42,7 +42,8 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
             except Rejected as error:
                 return _failure(400, INVALID_ARGUMENT, str(error), request.content_type)
             except Busy as error:
-                return _failure(429, RESOURCE_EXHAUSTED, str(error), request.content_type)
+                status, code = (503, UNAVAILABLE) if isinstance(error, Unavailable) else (429, RESOURCE_EXHAUSTED)
+                return _failure(status, code, str(error), request.content_type, error.retry_after_s)
             return web.Response(body=b"" if encoding == "protobuf" else b"{}", content_type=request.content_type)
 
         return export
@@ -53,12 +54,12 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
     return app
 
 
-def _failure(status: int, code: int, message: str, content_type: str) -> web.Response:
+def _failure(status: int, code: int, message: str, content_type: str, retry_after_s: int = 0) -> web.Response:
     if content_type == PROTOBUF:
         body = rpc_status(code, message)
     else:
         body, content_type = json.dumps({"code": code, "message": message}).encode(), JSON
-    headers = {"Retry-After": RETRY_AFTER_S} if status in (429, 503) else None
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
     return web.Response(status=status, body=body, content_type=content_type, headers=headers)
 
 

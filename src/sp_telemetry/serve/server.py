@@ -11,13 +11,14 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from aiohttp import web
 
 from sp_telemetry import __version__
-from sp_telemetry.errors import StoreBusy, UsageError
+from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
-from sp_telemetry.serve import clickhouse_http, guard, health, otlp_grpc, otlp_http
+from sp_telemetry.serve import clickhouse_http, guard, health, otlp_grpc, otlp_http, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake
@@ -41,10 +42,18 @@ async def serve(home: Home, settings: Settings, ready: Callable[[dict[str, int]]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    async with running(home, settings) as ports:
-        ready(ports)
-        await ending.wait()
-        log.info("ending: committing what is in flight")
+    loop.set_exception_handler(_Seldom())
+    try:
+        async with running(home, settings) as ports:
+            ready(ports)
+            await ending.wait()
+            log.info("ending: committing what is in flight")
+    except (QueryFailed, OSError) as error:  # pages of it, where the engine says it
+        log.error("%s", error)
+        reason = trouble.of_error(error)
+        raise QueryFailed(
+            f"{home.path} can't be served: {reason}", f"{reason.mend.partition(';')[0]}.", getattr(error, "code", 0)
+        ) from None
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +68,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.push_async_callback(intake.close)
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)
-        observer = health.Observer(engine, intake, counters)
+        observer = health.Observer(engine, home.store, intake, counters)
         stack.push_async_callback(observer.close)
         access = Access(
             home.secret(WRITER), home.secret(READER), settings.anonymous_reads, settings.query_timeout_s, settings.query_memory_mib
@@ -109,6 +118,23 @@ def _open_store(home: Home, settings: Settings) -> Engine:
 def _sole_owner(home: Home):
     """Hold the home's lock. The kernel lets go of it when this process ends, however it ends."""
     home.make()
+class _Seldom:
+    """Handles what nobody caught in the event loop. Without free file descriptors each listener says so a hundred times a second."""
+
+    EVERY_S = 60
+    ACCEPT = "socket.accept() out of system resource"
+
+    def __init__(self) -> None:
+        self._told_at = float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message") != self.ACCEPT:
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._told_at > self.EVERY_S:
+            self._told_at = time.monotonic()
+            log.warning("New connections wait: %s", trouble.of_error(context["exception"]))
+
+
     with open(home.path / "server.lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,8 +36,9 @@ def server(patient: Patient) -> list[Finding]:
     patient.server_runs = running.health.get("status") == "Server available"
     patient.endpoint_port = running.ports["otlp_http"]
     if not patient.server_runs:
-        what = f"The server (pid {running.pid}) has no store: {running.health.get('reason', '')}"
-        return [Finding(ERROR, "server", "store-unavailable", what, "Nothing is stored.", "sp-telemetry restart", {})]
+        what = f"The server (pid {running.pid}) can't store: {running.health.get('reason', '')}"
+        mend = running.health.get("mend", "sp-telemetry restart")
+        return [Finding(ERROR, "server", "store-unavailable", what, "Nothing is stored.", mend, {})]
     hours = (time.time() - running.started_at) / 3600
     address = f"{running.bind}:{patient.endpoint_port}"
     what = f"The server runs: pid {running.pid}, version {running.version}, for {hours:.1f} h, OTLP on {address}"

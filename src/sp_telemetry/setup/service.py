@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ START_S = 60
 STOP_S = 60
 POLL_S = 0.02
 LOG_BYTES, LOG_FILES = 5 << 20, 3
+LEAST_ROOM = 1 << 20
+OURS, SENTENCE = "sp-telemetry: ", 300  # what begins what `cli` says of a failure, and how much of it is passed on
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bo
     home.make()
     home.server_file.unlink(missing_ok=True)
     with open(home.logs / "server.err", "ab") as errors:
+        said_before = errors.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "sp_telemetry.cli.main", "serve", "--log-file", str(home.logs / "server.log")],
             stdin=subprocess.DEVNULL,
@@ -95,7 +99,7 @@ def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bo
             cwd=home.path,
             env={**environ, "SP_TELEMETRY_HOME": str(home.path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-    found = _wait_ready(home, process)
+    found = _wait_ready(home, process, said_before)
     return found or up(home, environ)[0], True
 
 
@@ -133,7 +137,21 @@ def tail(home: Home, lines: int) -> list[str]:
     return found[-lines:]
 
 
-def _wait_ready(home: Home, process: subprocess.Popen | None) -> Running | None:
+def _not_started(home: Home, code: int, said_before: int) -> SpTelemetryError:
+    """The last that it said in this start, in a sentence, and where the whole is."""
+    with open(home.logs / "server.err", errors="replace") as errors:
+        errors.seek(said_before)
+        lines = [line.strip() for line in errors if line.strip()]
+    ours = [number for number, line in enumerate(lines) if line.startswith(OURS)]
+    said = lines[ours[-1] :] if ours else lines[-1:]
+    what = said[0].removeprefix(OURS)[:SENTENCE] if said else f"it ended with exit code {code}."
+    if not said and shutil.disk_usage(home.path).free < LEAST_ROOM:  # it could not even write that
+        what = f"the disk of {home.path} is full."
+    mend = f"{said[1][:SENTENCE]} " if len(said) > 1 else ""
+    return SpTelemetryError(f"The server did not start: {what}", f"{mend}More is in {home.logs}: server.log, server.err.")
+
+
+def _wait_ready(home: Home, process: subprocess.Popen | None, said_before: int = 0) -> Running | None:
     """The server when it is ready; None when somebody else's, which was waited for, has ended instead."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
@@ -141,8 +159,7 @@ def _wait_ready(home: Home, process: subprocess.Popen | None) -> Running | None:
             if is_held(home):  # somebody else's was faster: theirs is as good
                 process = None
                 continue
-            reason = "\n".join(tail(home, 5)) or f"it ended with exit code {process.returncode}"
-            raise SpTelemetryError(f"The server did not start:\n{reason}", "`sp-telemetry serve` starts it in the foreground.")
+            raise _not_started(home, process.returncode, said_before)
         if home.server_file.exists():
             try:
                 found = running(home)

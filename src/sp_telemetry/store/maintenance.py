@@ -31,11 +31,25 @@ def reattribute_newest(handle: Handle, of_s: float) -> None:
     reattribute(handle, max(newest - of_s, 0))
 
 
-def summarise(handle: Handle, retention_events_days: int) -> None:
-    """Bring session_summaries and usage_hourly up to date."""
-    _run(handle, "sessions")
+def summarise(handle: Handle, retention_events_days: int, written_since_s: float = float("inf")) -> None:
+    """Bring session_summaries and usage_hourly up to date with all that was written since the newest they know.
+
+    `written_since_s`: look at what was written from then on (epoch seconds) in any case; the clock may have been set back since.
+    """
+    since = f"{max(min(written_since_s, time.time()), 0):.3f}"
+    _run(handle, "sessions", since=since)
     oldest = max(int(time.time()) - (retention_events_days - 1) * DAY_S, 0) if retention_events_days else 0
-    _run(handle, "usage", oldest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest)))  # the engine does not read a bare 0
+    _run(handle, "usage", since=since, oldest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest)))  # the engine reads no bare 0
+
+
+def summarise_future(handle: Handle, retention_events_days: int) -> None:
+    """Make the summaries anew from everything if they know of writes in the future: the clock was set back, so that what was written
+    since can't be told by its time. Otherwise nothing."""
+    newest = handle.query(
+        "SELECT greatest((SELECT max(version) FROM telemetry.session_summaries), (SELECT max(version) FROM telemetry.usage_hourly))"
+    )
+    if int(newest) > time.time_ns():
+        summarise(handle, retention_events_days, 0)
 
 
 def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:

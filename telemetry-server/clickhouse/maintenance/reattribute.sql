@@ -6,7 +6,7 @@ WITH
 SELECT
     e.* REPLACE
     (
-        4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))) AS version,
+        greatest(4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))), e.version + 1) AS version, -- clocks are set back
         if(e.user_id = e.installation_id AND c.person != '', c.person, e.user_id) AS user_id,
         if(c.project != '', c.project, e.project) AS project,
         c.branch AS branch,
@@ -31,4 +31,5 @@ ASOF LEFT JOIN
 ON e.session_id = c.session_id AND e.timestamp >= c.at
 WHERE (e.context_at, e.project, e.branch, e.feature, e.chapter_context, e.part, e.workflow_step)
     != (c.at, if(c.project != '', c.project, e.project), c.branch, c.feature, c.chapter, c.part, c.step)
+    AND NOT (e.source = 'transcript' AND c.session_id = '') -- before the first record, what its transcript says counts
 SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -1,9 +1,11 @@
 -- session_summaries: a new row for each session of which something arrived since its last one. Nothing is added up, each row is
--- made from all of the session's events; so it may run at any time, twice, or after having been killed.
+-- made from all of the session's events; so it may run at any time, twice, or after having been killed. {since}: what was written
+-- from then on is looked at in any case, for a clock that was set back writes times before the newest that is known.
 INSERT INTO telemetry.session_summaries
 WITH
     -- a minute back: an insert that began before the newest that is known may have been committed after it
-    (SELECT max(version) FROM telemetry.session_summaries) - 60000000000 AS known_ns,
+    least((SELECT max(version) FROM telemetry.session_summaries), toUInt64(toUnixTimestamp64Nano({since:DateTime64(9, 'UTC')}))) AS newest_ns,
+    newest_ns - least(newest_ns, 60000000000) AS known_ns,
     stale AS
     (
         SELECT session_id, min(timestamp) AS since FROM telemetry.telemetry_events
@@ -18,7 +20,7 @@ WITH
     )
 SELECT
     session_id,
-    max(e.written_ns) AS version,
+    greatest(max(e.written_ns), (SELECT max(version) FROM telemetry.session_summaries)) AS version,
     min(e.timestamp) AS started_at,
     max(e.timestamp) AS ended_at,
     anyLast(e.user_id) AS user_id,

@@ -1,21 +1,24 @@
 -- usage_hourly: the rows of each hour of which something arrived, made anew. All rows that the hour had are deleted and its new
 -- ones written one version higher, in one insert; so attribution that changed leaves nothing behind, and it may run at any time,
--- twice, or after having been killed. {oldest}: hours before it have lost raw events to retention and stay as they are.
+-- twice, or after having been killed. {since}: see sessions.sql. {oldest}: hours before it have lost raw events to retention and stay as they are.
 INSERT INTO telemetry.usage_hourly
 WITH
-    (SELECT max(version) FROM telemetry.usage_hourly) - 60000000000 AS known_ns, -- a minute back: see sessions.sql
+    (SELECT max(version) FROM telemetry.usage_hourly) AS last_version,
+    least(last_version, toUInt64(toUnixTimestamp64Nano({since:DateTime64(9, 'UTC')}))) AS newest_ns,
+    newest_ns - least(newest_ns, 60000000000) AS known_ns, -- a minute back: see sessions.sql
     stale AS
     (
-        SELECT DISTINCT toStartOfHour(timestamp) AS hour FROM telemetry.telemetry_events
+        SELECT toStartOfHour(timestamp) AS hour, max(written_ns) AS written FROM telemetry.telemetry_events
         WHERE (received_at > fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns)
             AND timestamp >= {oldest:DateTime('UTC')}
+        GROUP BY hour
     ),
     events AS
     (
-        SELECT toStartOfHour(timestamp) AS hour, *, written_ns FROM telemetry.telemetry_events FINAL
+        SELECT toStartOfHour(timestamp) AS hour, * FROM telemetry.telemetry_events FINAL
         WHERE toStartOfHour(timestamp) IN (SELECT hour FROM stale)
     ),
-    newest AS (SELECT hour, max(written_ns) AS version FROM events GROUP BY hour)
+    newest AS (SELECT hour, greatest(written, last_version + 2) AS version FROM stale) -- above all old rows
 SELECT
     hour, user_id, project, branch, feature, chapter_context, workflow_step, model,
     countIf(events.event_type = 'api_request') AS requests,

@@ -1,0 +1,155 @@
+"""The redaction patterns, in the engine that applies them: each finds what it is for, none is overlooked, ordinary text stays."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sp_telemetry.privacy.keys import KEYS
+from sp_telemetry.privacy.patterns import PATTERNS
+from sp_telemetry.privacy.redaction import array, quote, redacted
+from sp_telemetry.store.engine import Engine
+from tests.store.examples import example
+
+Run = Callable[[str], bytes]
+LIMIT = 300
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    engine = Engine(Path(tmp_path_factory.mktemp("patterns")))
+    with engine.handle() as handle:
+        yield handle.query
+    engine.close()
+
+
+def made(run: Run, texts: list[str]) -> list[str]:
+    """`texts`, redacted."""
+    rows = run(
+        f"SELECT {redacted('s', LIMIT)} FROM (SELECT arrayJoin(arrayEnumerate(t)) AS n, t[n] AS s FROM (SELECT {array(texts)} AS t)) ORDER BY n"
+    )
+    return [re.sub(r"\\(.)", lambda found: {"t": "\t", "n": "\n"}.get(found[1], found[1]), row) for row in rows.decode().split("\n")[:-1]]
+
+
+def test_there_are_keys_of_forty_providers_and_all_else_that_was_asked_for():
+    assert len({key.provider for key in KEYS}) == len(KEYS) >= 40 and all(key.source for key in KEYS)
+    wanted = [
+        "private-key",
+        "jwt",
+        "url-password",
+        "assigned-secret",
+        "option-secret",
+        "email",
+        "phone",
+        "card",
+        "iban",
+        "ip-address",
+        "ipv6-address",
+        "home",
+    ]
+    assert set(wanted) <= {pattern.name for pattern in PATTERNS}
+    assert all(pattern.source for pattern in PATTERNS)
+
+
+def test_examples(run):
+    for pattern in PATTERNS:
+        texts = [*pattern.like, *pattern.unlike]
+        if not texts:
+            continue
+        hits = run(f"SELECT arrayStringConcat(arrayMap(s -> toString(match(s, {quote(pattern.regex)})), {array(texts)}))").decode().strip()
+        assert hits == "1" * len(pattern.like) + "0" * len(pattern.unlike), pattern.name
+        assert [bool(re.search(pattern.regex, text)) for text in texts] == [hit == "1" for hit in hits], "Python reads it otherwise"
+        results = made(run, texts)
+        assert all(text != result for text, result in zip(texts, results, strict=True) if text in pattern.like), pattern.name
+
+
+@pytest.mark.parametrize("text", ["4111 1111 1111 1111", "378282246310005", "5555-5555-5555-4444", "6011111111111117", "30569309025904"])
+def test_a_card_is_one_by_its_check_digit(run, text):
+    wrong = text[:-1] + str((int(text[-1]) + 1) % 10)
+    listed = f"paid with {text}, {wrong}; {text}"
+    assert made(run, [listed]) == [f"paid with <card>, {wrong}; <card>"]
+
+
+def surrounded(each: int, seed: int) -> list[str]:
+    """For every pattern `each` texts that it matches, with something around them."""
+    chance = random.Random(seed)
+    found = []
+    for pattern in PATTERNS:
+        for _ in range(each):
+            text = example(pattern.regex, chance)
+            assert re.search(pattern.regex, text), pattern.name
+            found.append(chance.choice(["", "x ", "a/", "(", "ü", '"', "%20", "\\n"]) + text + chance.choice(["", " y", ",", '"', "; ß"]))
+    return found
+
+
+def look_misses(run: Run, texts: list[str]) -> bytes:
+    looks = array([pattern.look or pattern.regex for pattern in PATTERNS])
+    regexes = array([pattern.regex for pattern in PATTERNS])
+    changes = f"arrayFilter(i -> match(s, {regexes}[i]), range(1, {len(PATTERNS) + 1}))"
+    missed = f"arrayFilter(i -> NOT has(multiMatchAllIndices(s, {looks}), i), {changes}) AS missed"
+    return run(f"SELECT s, {missed} FROM (SELECT arrayJoin({array(texts)}) AS s) WHERE notEmpty(missed)")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_a_pattern_matches_the_look_finds(run, seed):
+    """What Vectorscan looks for is in every text that RE2 would change."""
+    assert look_misses(run, surrounded(10, seed)) == b""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(10, 40))
+def test_what_a_pattern_matches_the_look_finds_at_length(run, seed):
+    assert look_misses(run, surrounded(40, seed)) == b""
+
+
+def test_redacted_twice_is_redacted_once(run):
+    once = made(run, surrounded(5, 3))
+    assert made(run, once) == once
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in PATTERNS if pattern.name.endswith("-key")], ids=lambda pattern: pattern.name)
+def test_no_part_of_a_key_is_left(run, pattern):
+    chance = random.Random(pattern.name)
+    keys = [example(pattern.regex, chance).strip() for _ in range(5)]
+    results = made(run, [f"it said: {key} and more" for key in keys])
+    for key, result in zip(keys, results, strict=True):
+        core = key[-12:]
+        assert (core not in result and f"<{pattern.name}>" in result) or "-key>" in result, (key, result)
+
+
+def test_the_word_at_the_edge_of_what_is_looked_at_is_left_out(run):
+    """Half a secret is known to no pattern, so the cut before the look takes the whole word away; the cut after it takes what is left."""
+    secret = "ghp_" + "a1B2c3D4" * 5
+    for fill in range(3200, 3260):
+        [result] = made(run, [f"{'x' * 200} {'y' * (fill - 230)} {secret} and more {'z' * 3000}"])
+        assert "ghp_" not in result and len(result) <= LIMIT
+    [result] = made(run, ["/home/grace " * 40 + secret])
+    assert "ghp_" not in result and result.startswith("~ ~ ")
+    assert made(run, ["k" * 20 + " \x00\x1b[31m red\ttab"]) == ["k" * 20 + "   [31m red tab"]
+
+
+@pytest.mark.checkout
+def test_ordinary_text_stays_as_it_is(run):
+    """The figures in docs/privacy.md come from the same corpus; here they have a bound."""
+    from tests.store.corpus import corpus, touched
+
+    texts = corpus()
+    assert sum(map(len, texts.values())) > 20_000
+    share = {kind: len({text for each in touched(some, run).values() for text in each}) / len(some) for kind, some in texts.items()}
+    nothing = {
+        "UUIDs",
+        "request ids",
+        "user.id and hashes",
+        "versions",
+        "models",
+        "branches",
+        "paths in a repository",
+        "subjects of commits",
+    }
+    assert {kind for kind in nothing if share[kind]} == set()
+    assert all(part < 0.03 for part in share.values()), share

@@ -3,15 +3,18 @@
 `python -m sp_telemetry.privacy.sql` prints the file; a test holds the two against each other. The views only ever call these:
 
 - ``telemetry_words(m)``             of a map of attributes those kept as text, each redacted, one line, cut;
-- ``telemetry_kept(m)``              of those the ones that have no column of their own;
+- ``telemetry_numbers(m)``           the numbers, as Float64; what is none, or not finite, is 0;
+- ``telemetry_kept(m)``              of the words the ones that have no column of their own;
 - ``telemetry_identifiers(salt, m)`` the identifiers, each kept or hashed;
 - ``telemetry_hashes(salt, m)``      the texts of which only the salted SHA-256 is kept;
 - ``telemetry_unknown(salt, m)``     the attributes that the policy does not name: checked name -> start of the value's hash;
 - ``telemetry_text(k, v)``           the value of one attribute as text, redacted as it is its name's due;
-- ``telemetry_redact(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_name(s)``, ``telemetry_number(s)``  the same for one text.
+- ``telemetry_redact(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_name(s)``  the same for one text;
+- ``telemetry_count(x)``             a Float64 as UInt64, 0 where it can't be one.
 
 A view is analysed anew at every insert, with functions expanded in it, and that costs more than the rows of a small insert. So
-each function is called once a row, on a whole map, and the columns are picked from small maps. Redaction works on LowCardinality:
+each function is called once a row, on a whole map. Of many rows most of the time goes into looking keys up in maps, which is linear:
+so columns are picked from small ones. Redaction works on LowCardinality:
 once a distinct text of a block.
 """
 
@@ -51,7 +54,10 @@ def render() -> str:
         "telemetry_text AS (k, v)": f"replaceRegexpOne(toString(telemetry_redact({person})), {back})",
         "telemetry_identifier AS (salt, s)": (f"if(match(s, {_quote(IDENTIFIER)}), s, {digest.format('s')})"),
         "telemetry_name AS (s)": f"if(match(s, {_quote(NAME)}) AND length(s) <= 64, s, 'unnamed')",
-        "telemetry_number AS (s)": "accurateCastOrDefault(toFloat64OrZero(s), 'UInt64')",
+        "telemetry_count AS (x)": "accurateCastOrDefault(x, 'UInt64')",
+        "telemetry_numbers AS (m)": (
+            f"mapApply((k, v) -> (k, ifNotFinite(toFloat64OrZero(v), 0)), mapFilter((k, v) -> k IN {_names('number')}, m))"
+        ),
         "telemetry_words AS (m)": (
             f"mapApply((k, v) -> (k, telemetry_text(k, v)), mapFilter((k, v) -> k IN {_names('word', 'person', 'keep')}, m))"
         ),

@@ -59,8 +59,8 @@ SELECT
     w['model'] AS model,
     multiIf(w['success'] = 'true', true, w['success'] = 'false', false, NULL) AS success,
     if(empty(w['error']), telemetry_redact(StatusMessage), w['error']) AS error_message,
-    mapConcat(telemetry_kept(w), mapApply((k, v) -> (k, toString(telemetry_number(v))), mapFilter((k, v) -> k IN
-        ('duration_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_creation_tokens', 'attempt'), a)))
+    mapConcat(telemetry_kept(w), mapApply((k, x) -> (k, toString(telemetry_count(x))), mapFilter((k, x) -> k IN
+        ('duration_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_creation_tokens', 'attempt'), telemetry_numbers(a))))
         AS attributes,
     arrayZip(`Events.Timestamp`, arrayMap(n -> telemetry_redact(n), `Events.Name`)) AS events
 FROM telemetry.otel_traces;

@@ -38,6 +38,7 @@ USAGES = {
     "at the limit": Usage(input=20_000, output=1_009, cache_read=70_000, cache_write_5m=10_000),
     "fast": Usage(input=1_013, output=509, cache_read=9_007, cache_write_5m=211, cache_write_1h=101, more={"speed": "fast"}),
     "in the US": Usage(input=1_009, output=211, cache_read=3_001, cache_write_1h=907, more={"inference_geo": "us"}),
+    "searches": Usage(input=307, output=401, more={"server_tool_use": {"web_search_requests": 3}}),
     # the last: behind a prompt as long as the model can take, the client would compact first
     "long": Usage(input=30_011, output=2_003, cache_read=200_003, cache_write_5m=20_011, cache_write_1h=10_007),
 }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from sp_telemetry.errors import QueryFailed
+from sp_telemetry.store import backfill
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.memory_file import memory_file
 from sp_telemetry.store.schema import folder, statements
@@ -99,6 +100,8 @@ class Pipeline:
             for view, statement in self._derive[lane.signal]:
                 if view.target != "session_context" or told:
                     self._handle.run(statement)
+            if lane.signal == "logs":
+                backfill.cancel_arrived(self._handle)
             if told:
                 events = f"LogAttributes['event.name'] != '{CONTEXT_MARK.decode()}'"
                 return int(self._handle.query(f"SELECT count() FROM {stage} WHERE {events}"))

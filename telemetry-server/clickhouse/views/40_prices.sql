@@ -11,16 +11,19 @@ CREATE OR REPLACE FUNCTION telemetry_price_tier AS (long_prompts, model, speed, 
     multiIf(speed = 'fast', 'fast', mapContains(long_prompts, model) AND prompt_tokens > long_prompts[model], 'long', 'standard');
 
 -- Cost in USD at `price`: USD per million tokens of input, output, cache reads, cache writes for 5 minutes and for one hour, then the
--- factors for the Batch API and for inference in the US. cache_write: all writes; those for one hour are also given apart.
-CREATE OR REPLACE FUNCTION telemetry_price AS (price, input, output, cache_read, cache_write, cache_write_1h, service_tier, inference_geo) ->
+-- factors for the Batch API and for inference in the US, then USD for a web search. cache_write: all writes; those for one hour are
+-- also given apart.
+CREATE OR REPLACE FUNCTION telemetry_price AS
+    (price, input, output, cache_read, cache_write, cache_write_1h, service_tier, inference_geo, web_searches) ->
     (input * tupleElement(price, 1) + output * tupleElement(price, 2) + cache_read * tupleElement(price, 3)
      + (cache_write - least(cache_write_1h, cache_write)) * tupleElement(price, 4)
      + least(cache_write_1h, cache_write) * tupleElement(price, 5)) / 1000000
-    * if(service_tier = 'batch', tupleElement(price, 6), 1) * if(inference_geo = 'us', tupleElement(price, 7), 1);
+    * if(service_tier = 'batch', tupleElement(price, 6), 1) * if(inference_geo = 'us', tupleElement(price, 7), 1)
+    + web_searches * tupleElement(price, 8);
 
 CREATE VIEW IF NOT EXISTS telemetry.prices AS
 SELECT
-    *, (input, output, cache_read, cache_write_5m, cache_write_1h, batch, us) AS price
+    *, (input, output, cache_read, cache_write_5m, cache_write_1h, batch, us, web_search) AS price
 FROM telemetry.model_prices
 WHERE loaded_at = (SELECT max(loaded_at) FROM telemetry.model_prices);
 
@@ -32,7 +35,7 @@ SELECT
     t.*,
     if(p.model != '' AND t.day < p.valid_to,
        telemetry_price(p.price, t.input_tokens, t.output_tokens, t.cache_read_tokens, t.cache_creation_tokens, t.cache_creation_1h_tokens,
-                       t.service_tier, t.inference_geo),
+                       t.service_tier, t.inference_geo, t.web_searches),
        NULL) AS computed_usd
 FROM
 (
@@ -47,7 +50,7 @@ ASOF LEFT JOIN telemetry.prices AS p
 ON t.price_model = p.model AND t.price_tier = p.tier AND t.day >= p.valid_from;
 
 -- Each api_request with both costs: what Claude Code reported, and what its tokens cost at the prices of its day. Events don't tell
--- where inference ran, nor of older versions for how long caches were written; where the transcript does, that counts. computed_usd is
+-- where inference ran and what was searched, nor those of older versions for how long caches were written; where the transcript does, that counts. computed_usd is
 -- NULL where no price is known, reported_usd for rows that were filled in from a transcript.
 CREATE VIEW IF NOT EXISTS telemetry.request_costs AS
 WITH
@@ -57,7 +60,7 @@ SELECT
     if(e.source = 'transcript', NULL, e.cost_usd) AS reported_usd,
     if(p.model != '' AND e.day < p.valid_to,
        telemetry_price(p.price, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_creation_tokens, e.written_for_1h,
-                       e.service_tier, e.inference_geo),
+                       e.service_tier, e.inference_geo, e.web_searches),
        NULL) AS computed_usd
 FROM
 (
@@ -65,6 +68,7 @@ FROM
         r.*,
         t.service_tier AS service_tier,
         t.inference_geo AS inference_geo,
+        t.web_searches AS web_searches,
         if(r.cache_creation_5m_tokens + r.cache_creation_1h_tokens < r.cache_creation_tokens AND t.cache_creation_tokens = r.cache_creation_tokens,
            t.cache_creation_1h_tokens, r.cache_creation_1h_tokens) AS written_for_1h,
         toDate(r.timestamp) AS day,

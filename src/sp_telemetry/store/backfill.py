@@ -1,0 +1,97 @@
+"""Requests that only transcripts know, as rows of telemetry_events: filled in, taken back when their event comes, removed.
+
+Each statement can run at any time, twice, or after having been killed half-way. They are in
+`telemetry-server/clickhouse/maintenance/`; the order in which `fill` runs them is what keeps a request from counting twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Protocol
+
+from sp_telemetry import resources
+from sp_telemetry.store.schema import statements
+
+
+class Runner(Protocol):
+    """What runs a statement: a handle of the engine, or a client of the ClickHouse interface in its shape."""
+
+    def query(self, sql: str, format: str = ..., parameters: Mapping[str, str] | None = ...) -> bytes: ...
+
+
+def fill(runner: Runner, machine: str, since_s: float, person: str) -> None:
+    """Fill in what no event tells of since then (epoch seconds), from the transcripts of `machine`, under the name `person`.
+
+    First what is to come is listed: from then on whoever stores an event looks for a row in its place. At last rows are taken back
+    whose events came before that. So whichever is committed last sees the other.
+    """
+    run = str(time.time_ns())
+    _run(runner, "list_for_backfill", run=run, machine=machine, since=moment(since_s))
+    _run(runner, "backfill", run=run, person=person)
+    cancel(runner)
+
+
+def cancel(runner: Runner) -> None:
+    """Take back what stands in the place of an event that is there."""
+    _run(runner, "cancel_backfilled")
+    _forget_emptied_sessions(runner)
+
+
+def remove(runner: Runner, since_s: float) -> None:
+    """Take back everything that was filled in since then (epoch seconds)."""
+    _run(runner, "remove_backfilled", since=moment(since_s))
+    _forget_emptied_sessions(runner)
+
+
+def cancel_arrived(runner: Runner) -> None:
+    """The same as `cancel` for the events in stage_logs, which were just stored. Next to nothing where none is concerned."""
+    if int(runner.query("SELECT count() FROM telemetry.backfilled_requests")) == 0:
+        return
+    by_id, without_id = map(int, runner.query(_CONCERNED).split())
+    if by_id:
+        _run(runner, "cancel_arrived")
+    if without_id:
+        cancel(runner)
+
+
+def _forget_emptied_sessions(runner: Runner) -> None:
+    """Summaries are made from events, so one without any would stay as it was."""
+    if runner.query(f"SELECT 1 FROM telemetry.session_summaries WHERE {_EMPTIED} LIMIT 1").strip():
+        runner.query(f"DELETE FROM telemetry.session_summaries WHERE {_EMPTIED}")
+
+
+_EMPTIED = """session_id IN (SELECT session_id FROM telemetry.backfilled_requests) AND session_id NOT IN
+    (SELECT session_id FROM telemetry.telemetry_events FINAL WHERE session_id IN (SELECT session_id FROM telemetry.backfilled_requests))"""
+# Of what was listed: that with a request of the block, and where an id is lacking on either side, that of its sessions.
+_CONCERNED = """
+WITH
+    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
+    came AS
+    (
+        SELECT
+            telemetry_identifier(salt, LogAttributes['session.id']) AS session_id,
+            telemetry_identifier(salt, LogAttributes['request_id']) AS request_id
+        FROM stage_logs WHERE LogAttributes['event.name'] = 'api_request' OR Body = 'claude_code.api_request'
+    )
+SELECT
+    countIf(request_id != '' AND request_id IN (SELECT request_id FROM came)),
+    countIf(session_id IN (SELECT session_id FROM came WHERE request_id = '')
+        OR request_id = '' AND session_id IN (SELECT session_id FROM came))
+FROM telemetry.backfilled_requests"""
+
+
+def moment(epoch_s: float) -> str:
+    """As the statements' parameters of type DateTime64 are written."""
+    return f"{max(epoch_s, 0.0):.3f}"
+
+
+def _run(runner: Runner, name: str, **parameters: str) -> None:
+    for statement in _statements(name):
+        runner.query(statement, "Null", parameters)
+
+
+@cache
+def _statements(name: str) -> tuple[str, ...]:
+    return tuple(statements(resources.path(f"telemetry-server/clickhouse/maintenance/{name}.sql").read_text()))

@@ -1,0 +1,55 @@
+-- Requests in transcripts of which no event tells; some of them may have been filled in. The rule is that of transcripts/match.sql: a
+-- pair has the same request id; where one of the two has none, the same session, model and tokens, and of those the nearest in time, within
+-- ten minutes; what is left of equal ones goes in order.
+CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
+WITH
+    asked AS
+    (
+        SELECT
+            true AS of_transcript, message_id, request_id,
+            argMax(t.session_id, attempt) AS session_id,
+            argMax(t.timestamp, attempt) AS timestamp,
+            argMax(toString(t.model), attempt) AS model,
+            (sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_creation_tokens)) AS tokens
+        FROM telemetry.transcript_requests AS t
+        WHERE request_id = ''
+            OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp')
+        GROUP BY message_id, request_id
+    ),
+    told AS
+    (
+        SELECT
+            false, toString(sipHash64(session_id, timestamp, event_id)), request_id, session_id, timestamp, toString(model),
+            (input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens)
+        FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND source = 'otlp' AND session_id IN (SELECT session_id FROM asked)
+            AND (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.transcript_requests))
+    ),
+    alike AS
+    (
+        SELECT
+            arraySort(groupArrayIf((toUnixTimestamp64Nano(timestamp), message_id, request_id), of_transcript)) AS t,
+            arraySort(groupArrayIf((toUnixTimestamp64Nano(timestamp), message_id, request_id), NOT of_transcript)) AS e
+        FROM (SELECT * FROM asked UNION ALL SELECT * FROM told)
+        GROUP BY session_id, model, tokens
+        HAVING notEmpty(t) AND notEmpty(e)
+    ),
+    paired AS
+    (
+        SELECT
+            arrayMap(a -> arraySort(i -> (abs(e[i].1 - a.1), i),
+                arrayFilter(i -> (a.3 = '' OR e[i].3 = '') AND abs(e[i].1 - a.1) < 600000000000, arrayEnumerate(e)))[1], t) AS nearest_told,
+            arrayMap(b -> arraySort(i -> (abs(t[i].1 - b.1), i),
+                arrayFilter(i -> (b.3 = '' OR t[i].3 = '') AND abs(t[i].1 - b.1) < 600000000000, arrayEnumerate(t)))[1], e) AS nearest_asked,
+            arrayFilter(i -> nearest_told[i] > 0 AND nearest_asked[nearest_told[i]] = i, arrayEnumerate(t)) AS sure,
+            arrayFilter(i -> NOT has(sure, i), arrayEnumerate(t)) AS left_asked,
+            arrayFilter(i -> NOT has(arrayMap(s -> nearest_told[s], sure), i), arrayEnumerate(e)) AS left_told,
+            arrayFilter(n -> n <= length(left_told) AND (t[left_asked[n]].3 = '' OR e[left_told[n]].3 = '')
+                AND abs(t[left_asked[n]].1 - e[left_told[n]].1) < 600000000000, arrayEnumerate(left_asked)) AS more,
+            arrayMap(i -> (t[i].2, t[i].3), arrayConcat(sure, arrayMap(n -> left_asked[n], more))) AS requests
+        FROM alike
+    )
+SELECT *
+FROM telemetry.transcript_costs
+WHERE (message_id, request_id) IN (SELECT message_id, request_id FROM asked)
+    AND (message_id, request_id) NOT IN (SELECT arrayJoin(requests) FROM paired);

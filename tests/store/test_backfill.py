@@ -1,0 +1,215 @@
+"""What transcripts fill in, against a model of the store in a few lines: any history of arrivals, copies, gaps, backfills, removals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from sp_telemetry.store import backfill, maintenance, prices, schema
+from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store.pipeline import Lane, Pipeline
+from tests.server import as_json, log_request
+
+MACHINE = "0123456789abcdef"
+NOW_NS = 1_795_000_000_000_000_000  # 2026-11-18
+MODELS = ("claude-opus-5-5", "claude-haiku-5-5", "claude-nobody-knows-9")
+SESSIONS = tuple(f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
+TABLES = ("telemetry_events", "session_context", "session_summaries", "usage_hourly", "transcript_copies", "transcript_files",
+          "backfilled_requests", "transcript_contexts")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """One API request, as the transcript and the event tell it. Numbers of tokens and prices make its cost exact in binary."""
+
+    number: int
+    session: int
+    hour: int
+    model: int
+    has_id: bool
+
+    @property
+    def request_id(self) -> str:
+        return f"req_0000{self.number:04d}" if self.has_id else ""
+
+    @property
+    def at_ns(self) -> int:
+        return NOW_NS + self.hour * 3_600_000_000_000 + self.number * 1_000_000_000
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        return 1_000_000 * (self.number + 1), 2_000_000
+
+    @property
+    def cost(self) -> float:
+        """What Claude Code reports, and what the shipped list says: the same, but for the model that the list does not know."""
+        read, written = self.tokens
+        return {0: 4 * read + 20 * written, 1: 0.5 * read + 2.5 * written, 2: 4 * read + 20 * written}[self.model] / 1e6
+
+    @property
+    def computed(self) -> float:
+        return 0.0 if self.model == 2 else self.cost
+
+    def event(self) -> dict:
+        read, written = self.tokens
+        found = {"name": "api_request", "time_ns": self.at_ns + 300_000_000, "session.id": SESSIONS[self.session], "user.id": "u" * 16,
+                 "event.sequence": self.number, "model": MODELS[self.model], "input_tokens": read, "output_tokens": written,
+                 "cost_usd": self.cost}  # fmt: skip
+        return found | ({"request_id": self.request_id} if self.has_id else {})
+
+    def copy(self) -> dict:
+        read, written = self.tokens
+        at = f"{self.at_ns // 10**9}.{self.at_ns % 10**9:09d}"
+        return {"file_id": f"{self.session:032x}", "message_id": f"msg_0000{self.number:04d}", "request_id": self.request_id, "attempts": 1,
+                "read_at": at, "timestamp": at, "session_id": SESSIONS[self.session], "model": MODELS[self.model], "input_tokens": read,
+                "output_tokens": written, "stop_reason": "end_turn", "branch": f"01{self.session}-a-feature", "directory": "~/book",
+                "service_version": "2.1.330"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Handle, Pipeline]]:
+    engine = Engine(tmp_path_factory.mktemp("backfill") / "store")
+    with engine.handle() as handle, engine.handle() as inserting:
+        schema.migrate(handle)
+        prices.load(handle)
+        maintenance.apply_retention(handle, {"retention_events_days": 0, "retention_sessions_days": 0})
+        yield handle, Pipeline(inserting)
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def empty(store: tuple[Handle, Pipeline]) -> None:
+    clear(store[0])
+
+
+def clear(handle: Handle) -> None:
+    for table in TABLES:
+        handle.run(f"TRUNCATE TABLE telemetry.{table}")
+    files = [{"file_id": f"{n:032x}", "machine": MACHINE, "read_at": "1.0"} for n in range(len(SESSIONS))]
+    handle.insert("INSERT INTO telemetry.transcript_files", "JSONEachRow", [json.dumps(files).encode()])
+
+
+def read_transcripts(handle: Handle, requests: list[Request]) -> None:
+    rows = "\n".join(json.dumps(request.copy()) for request in requests)
+    if rows:
+        handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", [rows.encode()])
+
+
+def arrive(pipeline: Pipeline, *events: dict) -> None:
+    pipeline.store(Lane("logs", "json"), [as_json(log_request(list(events)))])
+
+
+def rows(handle: Handle, sql: str) -> list[list]:
+    return json.loads(handle.query(sql, "JSONCompact"))["data"]
+
+
+def counted(handle: Handle) -> dict[int, tuple[str, float]]:
+    """Number of each request -> where its row is from and what it costs. Raises where one is there twice."""
+    found = {}
+    for request_input, source, cost in rows(
+        handle, "SELECT input_tokens, source, cost_usd FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request'"
+    ):
+        number = int(request_input) // 1_000_000 - 1
+        assert number not in found, f"request {number} counts twice"
+        found[number] = (source, cost)
+    return found
+
+
+has_id = st.sampled_from([True, True, False])
+requests = st.builds(Request, number=st.just(0), session=st.integers(0, 2), hour=st.integers(0, 3), model=st.integers(0, 2), has_id=has_id)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("arrive"), st.lists(st.integers(0, 7), min_size=1, max_size=4)),
+        st.tuples(st.just("read"), st.lists(st.integers(0, 7), min_size=1, max_size=8)),
+        st.tuples(st.just("backfill"), st.none()),
+        st.tuples(st.just("remove"), st.none()),
+        st.tuples(st.just("summarise"), st.none()),
+        st.tuples(st.just("merge"), st.none()),
+    ),
+    max_size=12,
+)
+
+
+def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:
+    handle, pipeline = store
+    clear(handle)
+    world = [Request(number, r.session, r.hour, r.model, r.has_id) for number, r in enumerate(world)]
+    reported: set[int] = set()
+    read: set[int] = set()
+    filled: set[int] = set()
+    for step, numbers in [*steps, ("summarise", None)]:
+        some = [world[number % len(world)] for number in numbers or ()]
+        if step == "arrive":
+            arrive(pipeline, *(request.event() for request in some))
+            reported |= {request.number for request in some}
+            filled -= reported
+        elif step == "read":
+            read_transcripts(handle, some)
+            read |= {request.number for request in some}
+        elif step == "backfill":
+            backfill.fill(handle, MACHINE, 0, "Ada")
+            filled |= read - reported
+        elif step == "remove":
+            backfill.remove(handle, 0)
+            filled.clear()
+        elif step == "merge":
+            handle.run("OPTIMIZE TABLE telemetry.telemetry_events FINAL")
+        else:
+            maintenance.summarise(handle, 0)
+        expected = {number: ("otlp", world[number].cost) for number in reported}
+        expected |= {number: ("transcript", world[number].computed) for number in filled}
+        assert counted(handle) == expected, step
+    total = sum(cost for _, cost in expected.values())
+    for table, filter in (("telemetry_events", "event_type = 'api_request'"), ("usage_hourly", "true"), ("session_summaries", "true")):
+        number = "count()" if table == "telemetry_events" else "sum(requests)"
+        [[sum_of_all, requests]] = rows(handle, f"SELECT sum(cost_usd), {number} FROM telemetry.{table} FINAL WHERE {filter}")
+        assert (float(sum_of_all), int(requests)) == (total, len(expected)), table
+    for by in ("feature", "user_id", "session_id", "model", "toDate(timestamp)", "chapter_context"):
+        events = "telemetry.telemetry_events FINAL WHERE event_type = 'api_request'"
+        groups = rows(handle, f"SELECT {by}, sum(cost_usd) FROM {events} GROUP BY 1")
+        assert sum(cost for _, cost in groups) == total, by
+    unreported = {int(number) // 1_000_000 - 1 for [number] in rows(handle, "SELECT input_tokens FROM telemetry.unreported_requests")}
+    assert unreported == read - reported
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(world=st.lists(requests, min_size=1, max_size=8), steps=steps)
+def test_any_history_counts_each_request_once(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:
+    history(store, world, steps)
+
+
+@pytest.mark.long
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(world=st.lists(requests, min_size=1, max_size=8), steps=steps)
+def test_any_history_counts_each_request_once_long(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:
+    history(store, world, steps)
+
+
+def test_equal_requests_without_an_id_are_counted_as_often_as_there_were(store: tuple[Handle, Pipeline]) -> None:
+    handle, pipeline = store
+    same = [Request(0, 0, 0, 0, False), Request(0, 0, 0, 0, False), Request(0, 0, 0, 0, False)]
+    events = [
+        request.event() | {"time_ns": request.at_ns + number * 2_000_000_000, "event.sequence": number}
+        for number, request in enumerate(same)
+    ]
+    copies = [request.copy() | {"message_id": f"msg_0000000{number}", "timestamp": f"{request.at_ns // 10**9 + number * 2}.5"}
+              for number, request in enumerate(same)]  # fmt: skip
+    handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", ["\n".join(map(json.dumps, copies)).encode()])
+
+    def of_each() -> dict[str, int]:
+        counted = rows(handle, "SELECT source, count() FROM telemetry.telemetry_events FINAL GROUP BY source")
+        return {source: int(number) for source, number in counted}
+
+    backfill.fill(handle, MACHINE, 0, "Ada")
+    assert of_each() == {"transcript": 3}
+    for number, expected in ((2, {"otlp": 1, "transcript": 2}), (2, {"otlp": 1, "transcript": 2}), (0, {"otlp": 2, "transcript": 1}),
+                             (1, {"otlp": 3})):  # fmt: skip
+        arrive(pipeline, events[number])
+        assert of_each() == expected
+        backfill.fill(handle, MACHINE, 0, "Ada")
+        assert of_each() == expected

@@ -72,7 +72,7 @@ def parameters(
     now: datetime | None = None,
 ) -> Parameters:
     """Checked parameters of `report`, or UsageError with what is allowed."""
-    zone = _zone(tz or machine_zone())
+    zone = zone_named(tz or machine_zone())
     now = now or datetime.now(UTC)
     if since and start:
         raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
@@ -139,7 +139,7 @@ def machine_zone(environ: Mapping[str, str] = os.environ) -> str:
     return "UTC"
 
 
-def _zone(name: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):

@@ -23,6 +23,7 @@ class Flaw:
     matters: str
     source: str
     ours: bool = True  # whether a number that our reports show is touched
+    loses: bool = False  # whether events may be missing by it
 
     def holds(self, version: tuple[int, ...]) -> bool:
         return self.since <= version and (not self.until or version < self.until)
@@ -39,7 +40,8 @@ FLAWS = (
     Flaw((), (2, 1, 122), "numbers of api_request arrive as text", "none: both are read", MONITORING, ours=False),
     Flaw((), (2, 1, 161), "OTEL_RESOURCE_ATTRIBUTES stand in the resource only", "none: it is read too", MONITORING, ours=False),
     Flaw((2, 1, 161), (2, 1, 192), "more than 12 OTEL_RESOURCE_ATTRIBUTES stop metrics silently", "metrics", ISSUES + "71447", ours=False),
-    Flaw((2, 1, 191), (2, 1, 212), "requests are sent in chunks", "none here; other receivers lose them", MONITORING, ours=False),
+    Flaw((2, 1, 191), (2, 1, 212), "requests are sent in chunks", "none here; other receivers lose them", MONITORING,
+         ours=False, loses=True),
     Flaw((), (2, 1, 193), "there is no assistant_response event", "lengths of answers", MONITORING),
     Flaw((), (2, 1, 214), "behind a gateway that repeats usage, the metrics of cost and tokens count it each time",
          "none: cost and tokens come from events", MONITORING, ours=False),
@@ -93,6 +95,11 @@ def parse(text: str) -> tuple[int, ...]:
 def flaws(version: tuple[int, ...]) -> list[Flaw]:
     """What this version gets wrong that others don't."""
     return [flaw for flaw in FLAWS if (flaw.since or flaw.until) and flaw.holds(version)]
+
+
+def loses_events(version: str) -> bool:
+    """Whether this version is known to lose events that others don't."""
+    return any(flaw.loses for flaw in flaws(parse(version)))
 
 
 def lasting() -> list[Flaw]:

@@ -21,6 +21,7 @@ from sp_telemetry.store.engine import Handle, scratch
 from sp_telemetry.store.schema import statements
 from sp_telemetry.transcripts import lines
 from sp_telemetry.transcripts.files import Found, Transcript, machine
+from sp_telemetry.transcripts.lines import LONGEST
 
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
 MEMORY_MIB, THREADS = 300, 2
@@ -35,8 +36,14 @@ class Read:
 
     files: int = 0  # that there are
     new: int = 0  # of them new or changed, and so read
+    gone: int = 0  # that there were the last time
     size: int = 0  # bytes that were read
+    lines: dict[str, int] = field(default_factory=dict)  # why lines of all files were left out -> how many
     problems: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.new or self.gone)
 
 
 def bring(client: Client, found: Found, secret: str, progress: Callable[[int, int], None] = lambda done, of: None) -> Read:
@@ -50,15 +57,20 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
     gone = known.keys() - {file.file_id for file in found.files}
     if gone:
         _mark_gone(client, gone)
-    done = Read(len(found.files), len(stale), sum(file.size for file in stale))
-    if not stale:
-        return done
+    done = Read(len(found.files), len(stale), len(gone), sum(file.size for file in stale))
+    if stale:
+        _read_all(client, stale, machine(secret), done, progress)
+    done.lines, done.problems = _left_out(client, machine(secret), {file.file_id: file.path for file in found.files})
+    return done
+
+
+def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read, progress: Callable[[int, int], None]) -> None:
     with scratch(MEMORY_MIB, THREADS) as handle, ThreadPoolExecutor(1) as sender:
         handle.run(_KNOWN)
         sent: Future[None] | None = None
         so_far = 0
         for batch in _batches(stale):
-            for rows in _read(handle, batch, machine(secret), done.problems):
+            for rows in _read(handle, batch, machine, done.problems):
                 if sent:
                     sent.result()  # one on its way while the next is read
                 sent = sender.submit(_send, client, *rows)
@@ -66,7 +78,15 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
             progress(so_far, done.size)
         if sent:
             sent.result()
-    return done
+
+
+def _left_out(client: Client, machine: str, paths: dict[str, str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """What of the files that there are could not be read, this time or before: lines by the reason, and files."""
+    sql = """SELECT sum(cut_lines), sum(unreadable_lines), sum(long_lines), groupArrayIf((file_id, problem), problem != '')
+        FROM telemetry.transcript_files FINAL WHERE machine = {machine:String} AND gone_at = 0"""
+    cut, unreadable, long, problems = client.query(sql, {"machine": machine}).rows[0]
+    lines = {"cut off in the middle": cut, "not of a transcript": unreadable, f"longer than {LONGEST >> 20} MiB": long}
+    return lines, [(paths[file_id], problem) for file_id, problem in problems if file_id in paths]
 
 
 def _known(client: Client, machine: str) -> dict[str, tuple[int, int, int]]:

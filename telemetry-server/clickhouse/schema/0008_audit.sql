@@ -41,3 +41,33 @@ CREATE TABLE IF NOT EXISTS telemetry.session_links
 ENGINE = ReplacingMergeTree(found_at)
 ORDER BY session_id
 TTL toDateTime(found_at) + INTERVAL 365 DAY;
+
+-- What an audit found: of each session, model and version one row for the requests in which both sides agree, and a row for each other
+-- request. Those of one audited_at are one audit; queries/audit.sql shows the last.
+CREATE TABLE IF NOT EXISTS telemetry.audit_findings
+(
+    audited_at        DateTime64(9, 'UTC'),
+    session_id        String,
+    model             LowCardinality(String),
+    service_version   LowCardinality(String),
+    side              LowCardinality(String) COMMENT 'both, telemetry, transcript',
+    finding           UInt64 COMMENT '0 where both sides agree',
+    requests          UInt64,
+    first_at          DateTime64(9, 'UTC'),
+    last_at           DateTime64(9, 'UTC'),
+    telemetry_usd     Float64 COMMENT 'as Claude Code reported it',
+    transcript_usd    Float64 COMMENT 'at the prices of the day; 0 for those that are unpriced',
+    unpriced          UInt64,
+    telemetry_tokens  Tuple(UInt64, UInt64, UInt64, UInt64) COMMENT 'input, output, cache reads, cache writes',
+    transcript_tokens Tuple(UInt64, UInt64, UInt64, UInt64),
+    request_id        String,
+    message_id        String,
+    message_uuid      String,
+    prompt_id         String,
+    agent_id          String,
+    mark              LowCardinality(String) COMMENT 'of the transcript: several attempts, unfinished',
+    query_source      LowCardinality(String)
+)
+ENGINE = MergeTree
+ORDER BY (audited_at, session_id)
+TTL toDateTime(audited_at) + INTERVAL 30 DAY;

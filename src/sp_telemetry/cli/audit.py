@@ -1,0 +1,109 @@
+"""`sp-telemetry audit`: is every request counted, and counted right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sp_telemetry.transcripts.audit import Audit
+
+HELP = "every API request in Claude Code's own transcripts against the telemetry, one by one"
+EPILOG = """\
+examples:
+  sp-telemetry audit                                         the last 30 days
+  sp-telemetry audit --since 7d
+  sp-telemetry audit --session 9bf4ead3-b54e-4dae-a4a7-c5f44eaf8a3f --json
+
+Transcripts are read from CLAUDE_CONFIG_DIR, ~/.claude and ~/.config/claude; what was read before and has not changed is not read again.
+Nothing of their content is stored.
+
+exit code 0: clean. 1: not clean, that is requests are missing in telemetry, or tokens or cost differ, without being explained.
+Others: 2 wrong parameter, 3 nobody answers at the store's address, 5 the engine refused, 6 nothing to audit.
+`sp-telemetry backfill` fills what is missing from the transcripts.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="AGE", help="12h, 7d, 4w: days and weeks from midnight (default 30d)")
+    parser.add_argument("--from", dest="start", metavar="WHEN", help="a day or a moment")
+    parser.add_argument("--to", dest="end", metavar="WHEN", help="a day, which is included, or a moment")
+    parser.add_argument("--session", metavar="ID", help="only this session")
+    parser.add_argument("--json", action="store_true", help="for machines: also each request that only one side has")
+
+
+def run(args: argparse.Namespace) -> int:
+    done = perform(args)
+    if args.json:
+        print(json.dumps(done.as_dict(), indent=2))
+    else:
+        from sp_telemetry.transcripts.summary import text
+
+        print(text(done))
+    return 0 if done.clean else 1
+
+
+def perform(args: argparse.Namespace) -> Audit:
+    """Read what is new, match, explain. Raises NothingStored where there is neither a transcript nor an event."""
+    from datetime import UTC, datetime
+
+    from sp_telemetry.errors import NothingStored, UsageError
+    from sp_telemetry.home import WRITER, Home
+    from sp_telemetry.reports.parameters import DEFAULT_SINCE, age, machine_zone, moment, zone_named
+    from sp_telemetry.setup.client_versions import loses_events
+    from sp_telemetry.store.client import connect
+    from sp_telemetry.transcripts import audit, files, reading
+
+    home = Home.open()
+    settings = home.settings()
+    where = zone_named(settings.timezone or machine_zone())
+    if args.since and args.start:
+        raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
+    begin = moment(args.start, where, "--from") if args.start else age(args.since or DEFAULT_SINCE, where, datetime.now(UTC))
+    end = moment(args.end, where, "--to", whole_day=True) if args.end else None
+    secret = home.secret("transcripts")
+    client = connect(home, settings, WRITER)
+    found = files.find(os.environ, secret)
+    with _Progress("reading transcripts") as progress:
+        read = reading.bring(client, found, secret, progress.show)
+    if read.changed:
+        audit.link(client)
+    done = audit.audit(
+        client, found, read,
+        start=_utc(begin), end=_utc(end) if end else "", tz=where.key, session=args.session or "", loses=loses_events,
+    )  # fmt: skip
+    if not done.rows:
+        looked = ", ".join(found.folders) or "none of the folders of Claude Code"
+        raise NothingStored(
+            f"There is no request since {begin:%Y-%m-%d %H:%M}, neither in telemetry nor in transcripts ({looked}).",
+            "--since goes further back; CLAUDE_CONFIG_DIR names another folder of Claude Code.",
+        )
+    return done
+
+
+def _utc(when: Any) -> str:
+    from datetime import UTC
+
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class _Progress:
+    """One line on a terminal's standard error, gone when the work is done."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._shown = what, False
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def show(self, done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            self._shown = True
+            print(f"\r{self._what}: {done / 1e6:,.0f} of {of / 1e6:,.0f} MB", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,186 @@
+"""Holds every API request that transcripts know of against the telemetry, one to one, and says why one side lacks what the other has.
+
+The statements are telemetry-server/transcripts/match.sql (what goes with what) and telemetry-server/queries/audit.sql (why not).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sp_telemetry import resources
+from sp_telemetry.store.client import Client
+from sp_telemetry.store.schema import statements
+from sp_telemetry.transcripts.files import Found
+from sp_telemetry.transcripts.reading import Read
+
+GRACE_S = 60  # what is younger may still be under way
+DETAILS = 1000
+PENDING = ("not yet exported", "not yet written")
+EXPLAINED = ("auxiliary", "transcript deleted", *PENDING)  # requests that only telemetry can know
+TOKENS = ("input", "output", "cache_read", "cache_creation")
+_BOTH = ("telemetry_tokens", "transcript_tokens")
+_DETAIL = ("timestamp", "request_id", "message_id", "query_source", *_BOTH, "telemetry_usd", "transcript_usd")
+_FACTOR = 0.001  # costs that differ by one factor throughout are a price list that differs
+
+
+@dataclass(frozen=True)
+class Audit:
+    """`rows`: of each session, model, version, side and reason, as queries/audit.sql says; `numbers`: event.sequence and replays."""
+
+    rows: list[dict[str, Any]]
+    numbers: Mapping[str, int]
+    read: Read
+    found: Found
+
+    def count(self, side: str, *reasons: str, filled: bool | None = None) -> int:
+        """Requests of a side; with `reasons` only those."""
+        return sum(
+            row["requests"]
+            for row in self.rows
+            if row["side"] == side and (not reasons or row["reason"] in reasons) and filled in (None, row["filled"])
+        )
+
+    @property
+    def reasons(self) -> dict[str, dict[str, int]]:
+        """side -> reason -> requests; of those in both only what differs, of those missing only what was not filled in."""
+        counted: dict[str, Counter[str]] = {"both": Counter(), "telemetry": Counter(), "transcript": Counter()}
+        for row in self.rows:
+            if row["reason"] and not row["filled"]:
+                counted[row["side"]][row["reason"]] += row["requests"]
+        return {side: dict(counter.most_common()) for side, counter in counted.items()}
+
+    @property
+    def missing(self) -> int:
+        return self.count("transcript", filled=False) - self.count("transcript", *PENDING, filled=False)
+
+    @property
+    def filled(self) -> int:
+        return self.count("transcript", filled=True)
+
+    @property
+    def pending(self) -> int:
+        return self.count("transcript", *PENDING, filled=False) + self.count("telemetry", *PENDING)
+
+    @property
+    def unexplained(self) -> int:
+        """Requests that only telemetry has, though the transcript is there."""
+        return self.count("telemetry") - self.count("telemetry", *EXPLAINED)
+
+    @property
+    def differing(self) -> int:
+        return sum(row["requests"] for row in self.rows if row["side"] == "both" and row["reason"])
+
+    @property
+    def cost_differs_usd(self) -> float:
+        """What Claude Code reported less what its tokens cost by the price list, of requests in both."""
+        return sum(row["cost_differs_usd"] for row in self.rows)
+
+    @property
+    def other_prices(self) -> list[dict[str, Any]]:
+        """Models that a version counts at other prices throughout: model, version, factor, requests, cost_differs_usd."""
+        return [each for each in self._cost_differences() if each["factor"]]
+
+    @property
+    def unexplained_costs(self) -> list[dict[str, Any]]:
+        """The same where no factor explains it."""
+        return [each for each in self._cost_differences() if not each["factor"]]
+
+    @property
+    def clean(self) -> bool:
+        return not (self.missing or self.unexplained or self.differing or self.unexplained_costs)
+
+    def _cost_differences(self) -> list[dict[str, Any]]:
+        by: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in self.rows:
+            if row["side"] == "both" and not row["reason"]:
+                by.setdefault((row["model"], row["version"]), []).append(row)
+        found = []
+        for (model, version), rows in by.items():
+            other = sum(row["other_costs"] for row in rows)
+            if not other:
+                continue
+            least = min(row["least_factor"] for row in rows if row["other_costs"])
+            most = max(row["most_factor"] for row in rows)
+            throughout = most - least < _FACTOR * most and other == sum(row["requests"] - row["unpriced"] for row in rows)
+            found.append(
+                {
+                    "model": model,
+                    "version": version,
+                    "requests": other,
+                    "cost_differs_usd": sum(row["cost_differs_usd"] for row in rows),
+                    "factor": round(most, 4) if throughout else None,
+                }
+            )
+        return sorted(found, key=lambda each: -abs(each["cost_differs_usd"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "clean": self.clean,
+            "both": self.count("both"),
+            "missing": self.missing,
+            "filled": self.filled,
+            "pending": self.pending,
+            "only_telemetry": self.count("telemetry"),
+            "auxiliary": self.count("telemetry", "auxiliary"),
+            "differing": self.differing,
+            "cost_differs_usd": round(self.cost_differs_usd, 6),
+            "other_prices": self.other_prices,
+            "unexplained_costs": self.unexplained_costs,
+            "reasons": self.reasons,
+            "sequence": dict(self.numbers),
+            "rows": self.rows,
+            "transcripts": {
+                "folders": self.found.folders,
+                "files": self.read.files,
+                "read": self.read.new,
+                "bytes": self.read.size,
+                "not_read": [list(each) for each in (*self.found.refused, *self.read.problems)],
+            },
+        }
+
+
+def audit(client: Client, found: Found, read: Read, *, start: str, end: str, tz: str, session: str, loses: Callable[[str], bool]) -> Audit:
+    """Match, explain, and keep what was found for the coverage under reports. `client` may write.
+
+    `start`, `end`: moments or days, empty for the last 30 days and no end; `loses`: whether a version of Claude Code is known to
+    lose events. Raises ServerUnreachable, QueryFailed.
+    """
+    at = f"{time.time_ns() / 1e9:.6f}"
+    asked = {"from": start, "to": end, "tz": tz, "session": session, "audited_at": at}
+    _run(client, "match", asked)
+    if not session:
+        _run(client, "sessions", {"audited_at": at})
+    versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
+    flawed = ",".join(version for (version,) in versions if loses(version))
+    sql = resources.path("telemetry-server/queries/audit.sql").read_text()
+    rows = client.query(sql, {"session": session, "grace": GRACE_S, "flawed": flawed, "details": DETAILS}).records()
+    for row in rows:
+        row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}
+        row["filled"] = bool(row["filled"])
+        row["details"] = [dict(zip(_DETAIL, detail, strict=True)) for detail in row["details"]]
+        for detail in row["details"]:
+            detail |= {name: dict(zip(TOKENS, detail[name], strict=True)) for name in _BOTH}
+    return Audit(rows, _numbers(client, asked), read, found)
+
+
+def link(client: Client) -> None:
+    """Find anew which session goes on with which (session_links)."""
+    _run(client, "links", {})
+
+
+def _numbers(client: Client, asked: Mapping[str, str]) -> dict[str, int]:
+    """Events by their numbers (expected, received, gaps), and what stands in transcripts more than once."""
+    none = dict.fromkeys(("user", "chapter", "feature"), "")
+    coverage = client.query(resources.path("telemetry-server/queries/coverage.sql").read_text(), {**asked, **none}).records()[0]
+    again = client.query(resources.path("telemetry-server/transcripts/replays.sql").read_text(), asked).records()[0]
+    return {name: coverage[name] for name in ("expected", "received", "gaps")} | again
+
+
+def _run(client: Client, name: str, parameters: Mapping[str, Any]) -> None:
+    for statement in statements(resources.path(f"telemetry-server/transcripts/{name}.sql").read_text()):
+        for _ in client.stream(statement, "Null", parameters):
+            pass

@@ -1,0 +1,113 @@
+-- What the last audit found: a row for each session, model, version, side and reason. `sp-telemetry audit` reads the transcripts and
+-- matches each request (transcripts/match.sql) before it asks this.
+--
+--   session                 the whole name; empty: all
+--   grace                   seconds in which an event may still be under way: 60
+--   flawed                  versions of Claude Code that are known to lose events, with commas between
+--   details                 how many requests to name in each row
+--
+-- side     both; telemetry: no transcript has it; transcript: no event tells of it
+-- reason   why only one side has it; of both: what differs, empty where all tokens agree
+-- filled   of side transcript: it was filled in from there (source = transcript), and so counts
+WITH
+    (SELECT max(audited_at) FROM telemetry.audit_findings) AS last,
+    (SELECT min(first_at) FROM telemetry.audit_findings WHERE audited_at = last) AS since,
+    found AS
+    (
+        SELECT * FROM telemetry.audit_findings
+        WHERE audited_at = last AND if({session:String} = '', true, session_id = {session:String})
+    ),
+    -- what may explain a request that no event tells of
+    (
+        SELECT arraySort(groupArray((started_at, if(ended OR started_at < (SELECT max(started_at) FROM telemetry.server_runs), seen_at, now64(3)))))
+        FROM telemetry.server_runs FINAL
+    ) AS runs,
+    told AS
+    (
+        SELECT
+            session_id AS told_session,
+            groupUniqArray(prompt_id) AS prompts,
+            groupArrayIf((before_at, timestamp), number != before + 1 AND number != 0) AS gaps
+        FROM
+        (
+            SELECT
+                session_id, prompt_id, timestamp, toInt64(assumeNotNull(event_sequence)) AS number,
+                lagInFrame(number, 1, toInt64(-1)) OVER w AS before,
+                lagInFrame(timestamp, 1, toDateTime64(0, 9, 'UTC')) OVER w AS before_at
+            FROM telemetry.telemetry_events FINAL
+            WHERE session_id IN (SELECT session_id FROM found WHERE side = 'transcript') AND event_sequence IS NOT NULL AND source = 'otlp'
+              AND timestamp >= since - INTERVAL 7 DAY
+            WINDOW w AS (PARTITION BY session_id ORDER BY timestamp, event_sequence ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+        )
+        GROUP BY session_id
+    ),
+    filled_in AS
+    (
+        SELECT request_id, message_uuid FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND source = 'transcript' AND timestamp >= since - INTERVAL 1 HOUR
+          AND session_id IN (SELECT session_id FROM found WHERE side = 'transcript')
+    ),
+    -- what may explain an event that no transcript tells of
+    kept AS
+    (
+        SELECT
+            session_id AS kept_session,
+            groupUniqArray(agent_id) AS agents,
+            maxIf(ended_at, agent_id = '') AS kept_until,
+            max(gone_at) > toDateTime64(0, 9, 'UTC') AS gone,
+            sum(cut_lines + unreadable_lines + long_lines) > 0 OR max(problem) != '' AS damaged
+        FROM telemetry.transcript_files FINAL
+        WHERE session_id IN (SELECT session_id FROM found WHERE side = 'telemetry')
+        GROUP BY session_id
+    ),
+    explained AS
+    (
+        SELECT
+            f.*,
+            f.service_version AS version,
+            -- what Claude Code reported as a multiple of what the price list says; 1 where both say the same
+            if(side = 'both' AND finding != 0 AND f.telemetry_tokens = f.transcript_tokens AND transcript_usd > 0, telemetry_usd / transcript_usd, 1) AS cost_factor,
+    multiIf(
+                side = 'both', multiIf(
+                    f.telemetry_tokens = f.transcript_tokens, '',
+                    mark = 'several attempts', 'billed for several attempts',
+                    mark = 'unfinished', 'last line not written',
+                    'tokens differ'),
+                side = 'transcript', multiIf(
+                    f.first_at > now64(9) - toIntervalSecond({grace:UInt32}), 'not yet exported',
+                    notEmpty(runs) AND f.first_at >= runs[1].1 AND NOT arrayExists(run -> run.1 <= f.first_at AND run.2 >= f.first_at + INTERVAL 10 SECOND, runs), 'server down then',
+                    arrayExists(gap -> gap.1 - INTERVAL 1 SECOND <= f.first_at AND f.first_at <= gap.2 + INTERVAL 1 SECOND, told.gaps), 'sequence gap',
+                    NOT has(told.prompts, f.prompt_id) OR empty(runs) OR f.first_at < runs[1].1, 'telemetry off then',
+                    has(splitByChar(',', {flawed:String}), version), 'version known to misreport',
+                    'unknown'),
+                multiIf(
+                    NOT (query_source IN ('', 'sdk', 'main', 'subagent') OR startsWith(query_source, 'repl_main_thread') OR startsWith(query_source, 'agent:')), 'auxiliary',
+                    f.first_at > now64(9) - toIntervalSecond({grace:UInt32}), 'not yet written',
+                    empty(kept.agents) OR kept.gone AND f.first_at > kept.kept_until OR NOT has(kept.agents, f.agent_id), 'transcript deleted',
+                    kept.damaged, 'transcript unreadable',
+                    'unknown')) AS reason,
+            side = 'transcript' AND (f.request_id != '' AND f.request_id IN (SELECT request_id FROM filled_in)
+                OR f.message_uuid != '' AND f.message_uuid IN (SELECT message_uuid FROM filled_in)) AS filled
+        FROM found AS f
+        LEFT JOIN told ON f.session_id = told.told_session
+        LEFT JOIN kept ON f.session_id = kept.kept_session
+    )
+SELECT
+    session_id, model, version, side, reason, filled,
+    sum(e.requests) AS requests,
+    min(e.first_at) AS first_at,
+    max(e.last_at) AS last_at,
+    sum(e.telemetry_usd) AS telemetry_usd,
+    sum(e.transcript_usd) AS transcript_usd, -- of those whose price is known
+    sum(e.unpriced) AS unpriced,
+    (sum(e.telemetry_tokens.1), sum(e.telemetry_tokens.2), sum(e.telemetry_tokens.3), sum(e.telemetry_tokens.4)) AS telemetry_tokens,
+    (sum(e.transcript_tokens.1), sum(e.transcript_tokens.2), sum(e.transcript_tokens.3), sum(e.transcript_tokens.4)) AS transcript_tokens,
+    countIf(e.cost_factor != 1) AS other_costs,
+    minIf(e.cost_factor, e.cost_factor != 1) AS least_factor,
+    maxIf(e.cost_factor, e.cost_factor != 1) AS most_factor,
+    sumIf(e.telemetry_usd - e.transcript_usd, side = 'both' AND e.unpriced = 0) AS cost_differs_usd,
+    arraySlice(arraySort(groupArrayIf((e.first_at, e.request_id, e.message_id, e.query_source, e.telemetry_tokens, e.transcript_tokens,
+        e.telemetry_usd, e.transcript_usd), finding != 0)), 1, {details:UInt32}) AS details
+FROM explained AS e
+GROUP BY session_id, model, version, side, reason, filled
+ORDER BY first_at, session_id, model, version, side, reason, filled

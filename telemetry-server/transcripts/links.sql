@@ -1,0 +1,51 @@
+-- session_links: which session goes on with which, made anew from all transcripts that are known.
+--
+-- A fork (and in older versions every resumed session) is a new session whose file begins with the history of another, under its own
+-- session id: the same requests, so their owner is the session that it follows; of several the one of the last such request.
+-- /clear begins a new session, in the same folder, and says not where: it is taken to follow the one that was written last before.
+INSERT INTO telemetry.session_links
+WITH RECURSIVE
+    forks AS
+    (
+        SELECT c.session_id AS session_id, 'forked' AS kind, argMax(r.session_id, r.timestamp) AS follows
+        FROM telemetry.transcript_copies AS c FINAL
+        INNER JOIN telemetry.transcript_requests AS r ON c.message_id = r.message_id AND c.request_id = r.request_id AND c.attempt = r.attempt
+        WHERE c.agent_id = '' AND c.session_id != r.session_id
+        GROUP BY c.session_id
+    ),
+    sessions AS
+    (
+        SELECT
+            session_id, any(f.machine) AS machine, any(f.folder_id) AS folder_id, max(f.cleared) AS cleared,
+            min(f.started_at) AS started_at, max(f.ended_at) AS ended_at
+        FROM telemetry.transcript_files AS f FINAL
+        WHERE agent_id = '' AND f.started_at > toDateTime64(0, 9, 'UTC')
+        GROUP BY session_id
+    ),
+    cleared AS
+    (
+        SELECT new.session_id AS session_id, 'cleared' AS kind, argMax(old.session_id, old.ended_at) AS follows
+        FROM sessions AS new
+        INNER JOIN sessions AS old ON new.machine = old.machine AND new.folder_id = old.folder_id
+        WHERE new.cleared AND old.session_id != new.session_id AND old.started_at < new.started_at
+          -- the file of the old one may still get a line or two
+          AND old.ended_at <= new.started_at + INTERVAL 5 SECOND AND old.ended_at > new.started_at - INTERVAL 1 DAY
+        GROUP BY new.session_id
+    ),
+    links AS
+    (
+        SELECT * FROM forks
+        UNION ALL
+        SELECT * FROM cleared WHERE session_id NOT IN (SELECT session_id FROM forks)
+    ),
+    walks AS
+    (
+        SELECT session_id, follows AS at, 1 AS steps FROM links
+        UNION ALL
+        SELECT walks.session_id, links.follows, walks.steps + 1
+        FROM walks INNER JOIN links ON walks.at = links.session_id
+        WHERE walks.steps < 500
+    )
+SELECT links.session_id, links.kind, links.follows, first.at, now64(9)
+FROM links
+INNER JOIN (SELECT session_id, argMax(at, steps) AS at FROM walks GROUP BY session_id) AS first ON links.session_id = first.session_id

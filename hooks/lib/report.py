@@ -4,7 +4,7 @@
 """
 
 import os
-import subprocess
+import time
 
 import places
 
@@ -40,7 +40,9 @@ def words(text):
     """Arguments as a shell would split them; at blanks where quotes do not close (`what's the cost`)."""
     if not isinstance(text, str):
         return []
-    import shlex
+    if not any(sign in text for sign in "'\"\\"):
+        return text.split()
+    import shlex  # and with it `re`, which costs as much as starting Python
 
     try:
         return shlex.split(text)
@@ -52,17 +54,46 @@ def run(arguments):
     """What report.sh prints for these arguments, as it is to be shown. No shell sees them."""
     script = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "report.sh")
     try:
-        process = subprocess.Popen(
-            ["sh", script, *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            text = process.communicate(timeout=WAIT_S)[0].decode("utf-8", "replace").rstrip()
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)  # the command line is a child of the shell
+        text = _output(["sh", script, *arguments], WAIT_S)
+        if text is None:
             text = "No answer within {:.0f} s. In a terminal: sp-telemetry report {}".format(WAIT_S, " ".join(arguments))
     except (OSError, ValueError):
         text = "sp-telemetry can't be run here. `sp-telemetry doctor`, in a terminal, says why."
     if len(text) > MOST:
         text = text[:MOST].rpartition("\n")[0] + "\n… the rest: sp-telemetry report " + " ".join(arguments)
     return text or "The report is empty."
+
+
+def _output(command, seconds):
+    """What `command` prints, None where it takes longer; it is ended then with all that it started."""
+    if not hasattr(os, "posix_spawnp"):
+        return _output_elsewhere(command, seconds)
+    import select
+
+    until = time.monotonic() + seconds
+    out, theirs = os.pipe()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    actions = [(os.POSIX_SPAWN_DUP2, *pair) for pair in ((nothing, 0), (theirs, 1), (theirs, 2))]
+    process = os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setpgroup=0)
+    os.close(theirs)
+    data = b""
+    while select.select([out], [], [], max(0, until - time.monotonic()))[0]:
+        more = os.read(out, 1 << 16)
+        if not more:
+            os.waitpid(process, 0)
+            return data.decode("utf-8", "replace").rstrip()
+        data += more
+    os.killpg(process, 9)
+    os.waitpid(process, 0)
+    return None
+
+
+def _output_elsewhere(command, seconds):
+    """The same on Windows. `subprocess` costs half as much again as starting Python, so elsewhere it is done without."""
+    import subprocess
+
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout.decode("utf-8", "replace").rstrip()

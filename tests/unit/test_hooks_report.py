@@ -12,6 +12,7 @@ import pytest
 
 from sp_telemetry.setup.bare_names import MARK
 from tests.unit.test_hooks import Session, otlp, session
+from tests.unit.test_hooks_config import load
 
 __all__ = ["otlp", "session"]  # fixtures
 pytestmark = [pytest.mark.checkout, pytest.mark.needs("sh", "git")]
@@ -133,6 +134,17 @@ def test_an_answer_that_takes_too_long_is_given_up(session: Session) -> None:
     while runs(pid) and time.monotonic() < end:
         time.sleep(0.05)
     assert not runs(pid)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "on Windows"])
+def test_both_ways_to_run_a_command_say_the_same(elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = load("report")
+    if elsewhere:
+        monkeypatch.delattr(os, "posix_spawnp")
+    assert report._output(["sh", "-c", "echo täglich; echo bad >&2; cat; exit 3"], 20) == "täglich\nbad"
+    assert report._output(["sh", "-c", "echo no; exec sleep 30"], 0.2) is None
+    with pytest.raises(OSError):
+        report._output(["/nowhere/at all"], 20)
 
 
 def runs(pid: int) -> bool:

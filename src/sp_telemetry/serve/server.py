@@ -114,10 +114,6 @@ def _open_store(home: Home, settings: Settings) -> Engine:
     return engine
 
 
-@contextlib.contextmanager
-def _sole_owner(home: Home):
-    """Hold the home's lock. The kernel lets go of it when this process ends, however it ends."""
-    home.make()
 class _Seldom:
     """Handles what nobody caught in the event loop. Without free file descriptors each listener says so a hundred times a second."""
 
@@ -135,6 +131,10 @@ class _Seldom:
             log.warning("New connections wait: %s", trouble.of_error(context["exception"]))
 
 
+@contextlib.contextmanager
+def _sole_owner(home: Home):
+    """Hold the home's lock. The kernel lets go of it when this process ends, however it ends."""
+    home.make()
     with open(home.path / "server.lock", "a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

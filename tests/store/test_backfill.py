@@ -100,6 +100,10 @@ def read_transcripts(handle: Handle, requests: list[Request]) -> None:
         handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", [rows.encode()])
 
 
+def fill(handle: Handle) -> None:
+    backfill.complete(handle, backfill.begin(handle, MACHINE, 0), "Ada")
+
+
 def arrive(pipeline: Pipeline, *events: dict) -> None:
     pipeline.store(Lane("logs", "json"), [as_json(log_request(list(events)))])
 
@@ -152,7 +156,7 @@ def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -
             read_transcripts(handle, some)
             read |= {request.number for request in some}
         elif step == "backfill":
-            backfill.fill(handle, MACHINE, 0, "Ada")
+            fill(handle)
             filled |= read - reported
         elif step == "remove":
             backfill.remove(handle, 0)
@@ -205,11 +209,11 @@ def test_equal_requests_without_an_id_are_counted_as_often_as_there_were(store: 
         counted = rows(handle, "SELECT source, count() FROM telemetry.telemetry_events FINAL GROUP BY source")
         return {source: int(number) for source, number in counted}
 
-    backfill.fill(handle, MACHINE, 0, "Ada")
+    fill(handle)
     assert of_each() == {"transcript": 3}
     for number, expected in ((2, {"otlp": 1, "transcript": 2}), (2, {"otlp": 1, "transcript": 2}), (0, {"otlp": 2, "transcript": 1}),
                              (1, {"otlp": 3})):  # fmt: skip
         arrive(pipeline, events[number])
         assert of_each() == expected
-        backfill.fill(handle, MACHINE, 0, "Ada")
+        fill(handle)
         assert of_each() == expected

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "the main job on recorded sessions of the real client, in a scratch directory",
     "report": "cost, tokens, sessions, tools, errors: by chapter, feature, user, day, …",
     "audit": "every request in the transcripts against the telemetry: what is missing, and why",
+    "backfill": "what telemetry missed, filled in from Claude Code's own transcripts",
     "context": "what feature, chapter and step hold here, and why",
     "up": "start the embedded server in the background",
     "down": "stop it; what is in flight is committed first",

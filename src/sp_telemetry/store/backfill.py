@@ -1,7 +1,7 @@
 """Requests that only transcripts know, as rows of telemetry_events: filled in, taken back when their event comes, removed.
 
 Each statement can run at any time, twice, or after having been killed half-way. They are in
-`telemetry-server/clickhouse/maintenance/`; the order in which `fill` runs them is what keeps a request from counting twice.
+`telemetry-server/clickhouse/maintenance/`; the order in which they run is what keeps a request from counting twice.
 """
 
 from __future__ import annotations
@@ -21,14 +21,19 @@ class Runner(Protocol):
     def query(self, sql: str, format: str = ..., parameters: Mapping[str, str] | None = ...) -> bytes: ...
 
 
-def fill(runner: Runner, machine: str, since_s: float, person: str) -> None:
-    """Fill in what no event tells of since then (epoch seconds), from the transcripts of `machine`, under the name `person`.
+def begin(runner: Runner, machine: str, since_s: float) -> str:
+    """List what no event tells of since then (epoch seconds), of the transcripts of `machine`. Returns the name of this run.
 
-    First what is to come is listed: from then on whoever stores an event looks for a row in its place. At last rows are taken back
-    whose events came before that. So whichever is committed last sees the other.
+    From then on whoever stores an event looks for a row in its place, so this comes before the rows.
     """
     run = str(time.time_ns())
     _run(runner, "list_for_backfill", run=run, machine=machine, since=moment(since_s))
+    return run
+
+
+def complete(runner: Runner, run: str, person: str) -> None:
+    """Fill in what `run` lists, under the name `person`; then take back rows whose events came before the list was written. So
+    whichever is committed last sees the other."""
     _run(runner, "backfill", run=run, person=person)
     cancel(runner)
 

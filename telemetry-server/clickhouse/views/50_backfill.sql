@@ -53,3 +53,25 @@ SELECT *
 FROM telemetry.transcript_costs
 WHERE (message_id, request_id) IN (SELECT message_id, request_id FROM asked)
     AND (message_id, request_id) NOT IN (SELECT arrayJoin(requests) FROM paired);
+
+-- What Python decided about branches and directories -> transcript_contexts, under the policy.
+CREATE TABLE telemetry.read_contexts
+(
+    branch String, directory String, project String, feature String, chapter String, part String, feature_source String, chapter_source String,
+    confidence Float32
+)
+ENGINE = Null;
+
+CREATE MATERIALIZED VIEW telemetry.transcript_contexts_mv TO telemetry.transcript_contexts AS
+SELECT
+    telemetry_redact(r.branch) AS branch,
+    telemetry_redact(r.directory) AS directory,
+    now64(9) AS decided_at,
+    telemetry_redact(r.project) AS project,
+    telemetry_redact(r.feature) AS feature,
+    telemetry_redact(r.chapter) AS chapter,
+    telemetry_redact(r.part) AS part,
+    r.feature_source AS feature_source,
+    r.chapter_source AS chapter_source,
+    r.confidence AS confidence
+FROM telemetry.read_contexts AS r;

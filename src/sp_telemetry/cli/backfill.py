@@ -1,0 +1,85 @@
+"""`sp-telemetry backfill`: what telemetry missed, filled in from Claude Code's own transcripts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sp_telemetry.transcripts.backfill import Figures
+
+HELP = "Fill in what telemetry missed, and what came before it, from Claude Code's own transcripts."
+EPILOG = """\
+examples:
+  sp-telemetry backfill --dry-run          what is missing, and what it would add
+  sp-telemetry backfill                    all that transcripts still have and the store still keeps
+  sp-telemetry backfill --since 7d
+  sp-telemetry backfill --remove           take back what was filled in
+
+Only requests are filled in: tokens, model, time, branch, directory; no content. Their cost is computed from the price list as of their
+day (telemetry-server/prices/), chapter and feature come from branch and directory, and each row says so: source = 'transcript'.
+It can be run at any time and twice. When the event itself arrives after all, it takes its row's place.
+
+`sp-telemetry setup --backfill` lets the start of a session do this once an hour.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="AGE", help="12h, 7d, 4w: days and weeks from midnight (default: as long as events are kept)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be filled in, or with --remove taken back")
+    parser.add_argument("--remove", action="store_true", help="take back what was filled in")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    import time
+    from datetime import UTC, datetime
+
+    from sp_telemetry.home import WRITER, Home
+    from sp_telemetry.reports.parameters import age, machine_zone, zone_named
+    from sp_telemetry.store.client import connect
+    from sp_telemetry.transcripts import backfill, files, reading
+
+    home = Home.open()
+    settings = home.settings()
+    kept = settings.retention_events_days
+    since = max(time.time() - (kept - 1) * 86400, 0) if kept else 0.0  # what is older would be thrown away at once
+    if args.since:
+        since = max(age(args.since, zone_named(settings.timezone or machine_zone()), datetime.now(UTC)).timestamp(), since)
+    client = connect(home, settings, WRITER)
+    if args.remove:
+        removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
+        return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
+    secret = home.secret("transcripts")
+    reading.bring(client, files.find(os.environ, secret), secret)
+    machine = files.machine(secret)
+    if args.dry_run:
+        return _tell(args, backfill.missing(client, machine, since), "would be filled in from transcripts", "Nothing is missing.")
+    done = backfill.fill(client, machine, since, settings.person, kept)
+    return _tell(args, done, "filled in from transcripts", "Nothing was missing.")
+
+
+def _tell(args: argparse.Namespace, figures: Figures, what: str, nothing: str) -> int:
+    if args.json:
+        print(json.dumps({"dry_run": args.dry_run, "removed" if args.remove else "filled": figures.as_dict()}, indent=2))
+    elif not args.quiet:
+        print(_text(figures, what) if figures.requests else nothing)
+    return 0
+
+
+def _text(figures: Figures, what: str) -> str:
+    from sp_telemetry.reports.coverage import counted
+    from sp_telemetry.reports.figures import money, printable
+
+    days = " to ".join(dict.fromkeys((figures.first_at[:10], figures.last_at[:10])))
+    lines = [
+        f"{counted(figures.requests, 'request')} of {counted(figures.sessions, 'session')} {what}: {days}, {figures.tokens:,} tokens, "
+        f"{money(figures.cost_usd)} by the price list."
+    ]
+    if figures.unpriced_requests:
+        models = ", ".join(map(printable, figures.unpriced_models))
+        lines.append(f"{counted(figures.unpriced_requests, 'request')} unpriced ({models}), {figures.unpriced_tokens:,} tokens.")
+    return "\n".join(lines)

@@ -35,7 +35,7 @@ WITH
             if(has(by, 'step'), workflow_step, '') AS step,
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
-            uniqState(session_id) AS sessions,
+            uniqState(cityHash64(session_id)) AS sessions,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
             countIf(event_type = 'user_prompt') AS prompts,

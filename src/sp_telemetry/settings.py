@@ -56,6 +56,7 @@ SETTINGS = (
     Setting("health_port", 13133, "health check (0 takes a free port)"),
     Setting("metrics_port", 8888, "the pipeline's own metrics, for Prometheus (0 takes a free port)"),
     Setting("anonymous_reads", False, "let requests without credentials read through the ClickHouse interface"),
+    Setting("other_users", False, "answer the programs of other users of this machine too (Linux; elsewhere they always are)"),
     Setting("retention_events_days", 90, "how long raw events are kept; 0 keeps them for ever"),
     Setting("retention_sessions_days", 365, "how long session summaries are kept; 0 keeps them for ever"),
     Setting("max_request_mib", 32, "largest OTLP request that is accepted, decompressed"),

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ QUERIES_AT_ONCE = {READER: 4, WRITER: 12}  # times query_memory_mib is what read
 WAIT_FOR_TURN_S = 10.0
 HELD_BACK = 1 << 20  # of an answer before its headers go, so that an early error still gets its status
 SLOW_READER_S = 60.0
+SLOW_SENDER_S = 30.0  # between two pieces of a body
 _CHECK_CLIENT_S = 0.1
 
 
@@ -233,15 +234,22 @@ async def _body(request: web.Request, values: dict[str, str], limit: int) -> byt
     """The request's body, decompressed, of at most `limit` bytes. Fields of a form are parameters, as clickhouse-connect sends them
     when they are long."""
     if request.content_type == "multipart/form-data":
-        form = await request.post()
+        form = await _arrived(request.post())
         for name, value in form.items():
             if not isinstance(value, str):
                 raise refuse(48, "NOT_IMPLEMENTED", "External data are not offered")
             values[name] = value
         return b""
     body = bytearray()
-    async for piece in request.content.iter_any():
+    while piece := await _arrived(request.content.readany()):
         body += piece
         if len(body) > limit:
             raise web.HTTPRequestEntityTooLarge(limit)
     return clickhouse_reply.unpacked(bytes(body), request.headers.get("Content-Encoding", ""), limit)
+
+
+async def _arrived(awaited: Awaitable[T]) -> T:
+    try:
+        return await asyncio.wait_for(awaited, SLOW_SENDER_S)
+    except TimeoutError:
+        raise refuse(209, "SOCKET_TIMEOUT", f"Timeout exceeded while reading from socket ({SLOW_SENDER_S:g} s)") from None

@@ -23,7 +23,9 @@ def guard(bound: Iterable[str] = ()) -> Callable[[web.Request, Handler], Awaitab
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         refusal = reason_to_refuse(request, names)
         if refusal:
-            return web.Response(status=403, text=refusal + "\n")
+            response = web.Response(status=403, text=refusal + "\n")
+            response.force_close()  # its body, if it has one, is not read
+            return response
         return await handler(request)
 
     return check

@@ -7,6 +7,7 @@ request's encoding.
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from aiohttp import web
@@ -15,7 +16,9 @@ from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
 from sp_telemetry.store.pipeline import SIGNALS
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 8, 14  # google.rpc.Code
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 4, 8, 14  # google.rpc.Code
+BODY_S = 30  # for a request's body to arrive
+BODIES = 4  # of the largest size may be under way at once
 
 
 def application(intake: Intake, max_request_bytes: int) -> web.Application:
@@ -28,7 +31,11 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
                 allowed = f"{request.content_type!r} is not an OTLP content type; send {PROTOBUF} or {JSON}"
                 return _failure(415, INVALID_ARGUMENT, allowed, JSON)
             try:
-                body = await request.read()
+                body = await bodies.read(request)
+            except Busy as error:
+                return _failure(429, RESOURCE_EXHAUSTED, str(error), request.content_type, error.retry_after_s)
+            except TimeoutError:
+                return _failure(408, DEADLINE_EXCEEDED, f"the body didn't arrive within {BODY_S} s", request.content_type)
             except web.HTTPRequestEntityTooLarge:
                 return _failure(413, INVALID_ARGUMENT, f"the request is larger than {max_request_bytes} bytes", request.content_type)
             except web.HTTPException:
@@ -48,10 +55,34 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
 
         return export
 
-    app = web.Application(client_max_size=max_request_bytes)
+    bodies = _Bodies(max_request_bytes)
+    app = web.Application()
     for signal in SIGNALS:
         app.router.add_post(f"/v1/{signal}", endpoint(signal))
     return app
+
+
+class _Bodies:
+    """Bodies on their way in: each has its time and its size, and all of them together are bounded."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest, self._room = largest, BODIES * largest
+
+    async def read(self, request: web.Request) -> bytes:
+        """The body, decompressed. Raises Busy, TimeoutError, HTTPRequestEntityTooLarge."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for piece in request.content.iter_any():
+                    body += piece
+                    self._room -= len(piece)
+                    if len(body) > self._largest:
+                        raise web.HTTPRequestEntityTooLarge(self._largest)
+                    if self._room < 0:
+                        raise Busy("too many requests are being received")
+            return bytes(body)
+        finally:
+            self._room += len(body)
 
 
 def _failure(status: int, code: int, message: str, content_type: str, retry_after_s: int = 0) -> web.Response:
@@ -60,7 +91,10 @@ def _failure(status: int, code: int, message: str, content_type: str, retry_afte
     else:
         body, content_type = json.dumps({"code": code, "message": message}).encode(), JSON
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
-    return web.Response(status=status, body=body, content_type=content_type, headers=headers)
+    response = web.Response(status=status, body=body, content_type=content_type, headers=headers)
+    if status == 408:
+        response.force_close()
+    return response
 
 
 def rpc_status(code: int, message: str) -> bytes:

@@ -18,11 +18,12 @@ from aiohttp import web
 from sp_telemetry import __version__
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
-from sp_telemetry.serve import clickhouse_http, guard, health, otlp_grpc, otlp_http, trouble
+from sp_telemetry.serve import clickhouse_http, guard, health, listener, otlp_grpc, otlp_http, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.ports import holder
+from sp_telemetry.serve.presence import Presence
 from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.settings import Settings
 from sp_telemetry.store import maintenance, prices, schema
@@ -81,13 +82,18 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
             "health": (health.health_application(observer), settings.health_port),
             "metrics": (health.metrics_application(observer), settings.metrics_port),
         }
-        ports = {name: await _listen(stack, app, settings.bind, port) for name, (app, port) in applications.items()}
+        ports = {name: await _listen(stack, app, settings, port) for name, (app, port) in applications.items()}
         try:
-            grpc_server, ports["otlp_grpc"] = await otlp_grpc.start(intake, settings.bind, settings.otlp_grpc_port, largest)
+            grpc_server, ports["otlp_grpc"] = await otlp_grpc.start(
+                intake, settings.bind, settings.otlp_grpc_port, largest, settings.other_users
+            )
         except StoreBusy:
             raise _port_in_use(settings.otlp_grpc_port) from None
         stack.push_async_callback(grpc_server.stop, CLOSE_CONNECTIONS_S)
         await upkeep.start()
+        presence = Presence(engine, home.secret("server_id")[:16])
+        stack.push_async_callback(presence.close)
+        await presence.start()
 
         state = {"pid": os.getpid(), "version": __version__, "started_at": time.time(), "bind": settings.bind, "ports": ports}
         home.write_atomically(home.server_file, json.dumps(state))
@@ -150,17 +156,17 @@ def _sole_owner(home: Home):
         yield
 
 
-async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, address: str, port: int) -> int:
-    app.middlewares.append(guard.guard((address,)))
+async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, settings: Settings, port: int) -> int:
+    app.middlewares.extend([listener.busy, guard.guard((settings.bind,))])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_CONNECTIONS_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, address, port)
     try:
-        await site.start()
+        listening = await listener.listen(runner, settings.bind, port, settings.other_users)
     except OSError:
         raise _port_in_use(port) from None
-    return runner.addresses[0][1]
+    stack.callback(listening.close)
+    return listening.sockets[0].getsockname()[1]
 
 
 def _port_in_use(port: int) -> StoreBusy:

@@ -1,0 +1,119 @@
+"""A port with an HTTP application behind it, held against clients that open connections and then do little.
+
+aiohttp waits for a first request for ever and for a next one an hour. Here a connection has seconds to say what it wants, and of too
+many the one that has waited longest makes room, so that who has something to say gets through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from sp_telemetry.serve import peer
+
+REQUEST_S = 15  # for a first request's head to arrive
+KEEP_ALIVE_S = 75  # for a next request to begin
+CONNECTIONS = 200  # a listener
+MAX_LINE = 1 << 18  # of the head: a query may stand in the address
+STRANGER = b"Refused: this listener answers to the programs of the user who runs it.\n"
+_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(STRANGER),
+    STRANGER,
+)
+
+
+async def listen(runner: web.AppRunner, address: str, port: int, other_users: bool = False) -> asyncio.Server:
+    """Listen for `runner`, whose application has `busy` among its middlewares. Raises OSError when the port is taken."""
+    assert runner.server is not None
+    connections = Connections(runner.server, other_users)
+    return await asyncio.get_running_loop().create_server(connections.make, address, port, backlog=1024)
+
+
+@web.middleware
+async def busy(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """Tells the connection that a request has arrived, and that it was answered."""
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        return await handler(request)
+    connection.works()
+    try:
+        return await handler(request)
+    finally:
+        connection.waits(KEEP_ALIVE_S)
+
+
+class Connections:
+    """Those of one listener. `waiting` are without a request, the longest first."""
+
+    def __init__(self, server: web.Server, other_users: bool) -> None:
+        self._server = server
+        self.other_users = other_users
+        self.number = 0
+        self.waiting: dict[Connection, asyncio.TimerHandle] = {}
+
+    def make(self) -> Connection:
+        return Connection(self, self._server)
+
+    def opened(self) -> None:
+        self.number += 1
+        if self.number > CONNECTIONS and self.waiting:
+            next(iter(self.waiting)).close_now()
+
+
+class Connection(web.RequestHandler):
+    __slots__ = ("_begun", "_connections", "_strange")
+
+    def __init__(self, connections: Connections, server: web.Server) -> None:
+        super().__init__(
+            server, loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=KEEP_ALIVE_S, max_line_size=MAX_LINE
+        )  # fmt: skip
+        self._connections = connections
+        self._begun = False  # a request, of which the head has not arrived whole
+        self._strange = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self._strange = not self._connections.other_users and (None in ends or peer.stranger(*ends))
+        if self._strange:
+            transport.write(_REFUSAL)
+            transport.close()
+            return
+        super().connection_made(transport)
+        self.waits(REQUEST_S)
+        self._connections.opened()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._strange:
+            self._begun = True
+            super().data_received(data)
+
+    def eof_received(self) -> None:
+        if not self._strange:
+            super().eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if not self._strange:
+            self.works()
+            self._connections.number -= 1
+            super().connection_lost(exc)
+
+    def works(self) -> None:
+        self._begun = False
+        if timer := self._connections.waiting.pop(self, None):
+            timer.cancel()
+
+    def waits(self, seconds: float) -> None:
+        self.works()
+        if self.transport is not None and not self.transport.is_closing():
+            self._connections.waiting[self] = asyncio.get_running_loop().call_later(seconds, self.close_now)
+
+    def close_now(self) -> None:
+        self._connections.waiting.pop(self, None)
+        if self.transport is not None:
+            if self._begun:
+                self.transport.write(_LATE)
+            self.force_close()

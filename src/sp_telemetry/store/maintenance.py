@@ -18,6 +18,7 @@ TTL = {  # table -> (setting, column of its TTL)
     "session_summaries": ("retention_sessions_days", "toDateTime(ended_at)"),
 }
 DAY_S = 86400
+LONGEST_DAYS = 10_000  # more is for ever: the engine's DateTime ends in 2106, and what goes beyond it begins in 1970 and has expired
 
 
 def reattribute(handle: Handle, contexts_since_s: float) -> None:
@@ -38,7 +39,7 @@ def summarise(handle: Handle, retention_events_days: int, written_since_s: float
     """
     since = f"{max(min(written_since_s, time.time()), 0):.3f}"
     _run(handle, "sessions", since=since)
-    oldest = max(int(time.time()) - (retention_events_days - 1) * DAY_S, 0) if retention_events_days else 0
+    oldest = max(int(time.time()) - (retention_events_days - 1) * DAY_S, 0) if retention_events_days > 0 else 0
     _run(handle, "usage", since=since, oldest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest)))  # the engine reads no bare 0
 
 
@@ -53,10 +54,11 @@ def summarise_future(handle: Handle, retention_events_days: int) -> None:
 
 
 def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
-    """Set each table's TTL to what the settings say (`days`: setting -> days, 0 for ever). Returns the tables that were changed."""
+    """Set each table's TTL to what the settings say (`days`: setting -> days; 0 and more than LONGEST_DAYS are for ever). Returns the
+    tables that were changed."""
     changed = []
     for table, (setting, column) in TTL.items():
-        wanted = f"{column} + toIntervalDay({days[setting]})" if days[setting] else ""
+        wanted = f"{column} + toIntervalDay({days[setting]})" if 0 < days[setting] <= LONGEST_DAYS else ""
         named = f"database = 'telemetry' AND name = '{table}'"
         engine = handle.query(f"SELECT engine_full FROM system.tables WHERE {named}", "RawBLOB").decode()
         present = engine.partition(" TTL ")[2].partition(" SETTINGS ")[0]

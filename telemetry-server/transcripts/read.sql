@@ -1,6 +1,6 @@
 -- What transcripts say, one row a file, in memory: how many lines it has, and of those that matter what is needed and no content.
 --
---   {files}   a path for the table function file(), of the files' descriptors: '/proc/self/fd/{7,8,9}'
+--   {lines}   the files: file('/proc/self/fd/{7,8,9}', 'LineAsString', 'line String'), by their descriptors, so that no path is told
 --
 -- A line is JSON and can have megabytes, so it is parsed only where a look at its text says that it matters. Claude Code writes what
 -- kind a line is near its start; only a request's usage stands behind its content. Texts that quote such words only cost time: what
@@ -39,7 +39,7 @@ SELECT
     minIf(at, j.type = 'queue-operation') AS queued_at,
     minIf(at, at > 0) AS first_at,
     max(at) AS last_at
-FROM file({files}, 'LineAsString', 'line String')
+FROM {lines}
 GROUP BY file
 SETTINGS max_threads = 2, input_format_parallel_parsing = 0, storage_file_read_method = 'pread', max_block_size = 4096,
     input_format_max_block_size_bytes = 4000000, optimize_functions_to_subcolumns = 0

@@ -7,7 +7,7 @@ WITH
     lines AS
     (
         SELECT
-            t.file AS file, k.file_id AS file_id, k.session_id AS of_session, k.agent_id AS of_agent, t.queued_at AS queued_at,
+            t.file AS file, k.file_id AS file_id, k.session_id AS of_session, k.agent_id AS of_agent, t.queued_at AS queued_at, t.last_at AS last_at,
             a.1 AS at, a.2 AS j, j.message.id AS message_id,
             if(j.requestId = '' AND message_id != '', max(j.requestId) OVER (PARTITION BY t.file, message_id), j.requestId) AS request_id
         FROM transcripts AS t
@@ -25,7 +25,7 @@ WITH
             uniqExact(j.uuid) AS distinct_lines,
             min(j.isSidechain) AS beside,
             argMin(j.agentId, j.isSidechain) AS agent,
-            any(queued_at) AS queued_at
+            any(queued_at) AS queued_at, any(last_at) AS last_at
         FROM lines
         GROUP BY file, file_id, message_id, request_id
     ),
@@ -36,7 +36,7 @@ SELECT
     r.request_id AS request_id,
     toUInt8(least(number - 1, 255)) AS attempt,
     toUInt8(least(length(billed), 255)) AS attempts,
-    r.best.1 AS timestamp,
+    if(toUnixTimestamp64Nano(r.best.1) > 0, r.best.1, last_at) AS timestamp,
     if(j.sessionId = '', of_session, j.sessionId) AS session_id,
     asked.prompt_id AS prompt_id,
     j.uuid AS message_uuid,

@@ -138,6 +138,7 @@ class Audit:
                 "files": self.read.files,
                 "read": self.read.new,
                 "bytes": self.read.size,
+                "lines_left_out": self.read.lines,
                 "not_read": [list(each) for each in (*self.found.refused, *self.read.problems)],
             },
         }

@@ -13,7 +13,7 @@ from sp_telemetry.store.client import Client
 from sp_telemetry.transcripts import contexts
 
 _FIGURES = """
-    count() AS requests, uniqExact(session_id) AS sessions, sum(usd) AS cost_usd, sum(used) AS tokens,
+    count() AS requests, uniqExact(session_id) AS sessions, round(sum(usd), 9) AS cost_usd, sum(used) AS tokens,
     countIf(unpriced) AS unpriced_requests, sumIf(used, unpriced) AS unpriced_tokens,
     arraySort(groupUniqArrayIf(toString(model), unpriced)) AS unpriced_models, min(timestamp) AS first_at, max(timestamp) AS last_at"""
 _USED = "input_tokens + output_tokens + cache_read_tokens + cache_creation_tokens AS used"

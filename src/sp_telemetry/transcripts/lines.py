@@ -22,6 +22,7 @@ class Opened:
     """`descriptor`: what the engine opens as /proc/self/fd/N, while the block runs. `long_lines`: left out, known when it was read."""
 
     descriptor: int
+    is_pipe: bool = False
     long_lines: int = 0
 
 
@@ -37,7 +38,7 @@ def opened(path: str, longest: int = LONGEST) -> Iterator[Opened]:
             yield Opened(file)
             return
         reader, writer = os.pipe()
-        fed = Opened(reader)
+        fed = Opened(reader, is_pipe=True)
         feeder = threading.Thread(target=_feed, args=(file, writer, longest, fed), daemon=True)
         feeder.start()
         try:

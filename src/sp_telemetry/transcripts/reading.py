@@ -148,9 +148,8 @@ def _read_at_once(handle: Handle, batch: list[Transcript], machine: str, problem
             except OSError as error:
                 failed[file.path] = f"can't be opened: {error.strerror}"
                 problems.append((file.path, failed[file.path]))
-        files = "/proc/self/fd/{" + ",".join(str(each.descriptor) for each in opened.values()) + "}" if opened else os.devnull
         for statement in _statements("read.sql"):
-            handle.run(statement.replace("{files}", f"'{files}'"))
+            handle.run(statement.replace("{lines}", _lines(opened.values())))
         known = [
             {
                 "file": opened[number].descriptor if number in opened else 0,
@@ -170,6 +169,15 @@ def _read_at_once(handle: Handle, batch: list[Transcript], machine: str, problem
     handle.run("TRUNCATE TABLE known")
     handle.insert("INSERT INTO known", "JSONEachRow", [json.dumps(known).encode()])
     return handle.query(_statements("requests.sql")[0], "Native"), handle.query(_statements("files.sql")[0], "Native")
+
+
+def _lines(opened: Iterable[lines.Opened]) -> str:
+    """What to select `_file` and `line` from. The engine takes files together, but not pipes: those it wants by name."""
+    together = [str(each.descriptor) for each in opened if not each.is_pipe]
+    paths = ["/proc/self/fd/{" + ",".join(together) + "}"] if together else []
+    paths += [f"/proc/self/fd/{each.descriptor}" for each in opened if each.is_pipe]
+    tables = [f"file('{path}', 'LineAsString', 'line String')" for path in paths or [os.devnull]]
+    return tables[0] if len(tables) == 1 else "(" + " UNION ALL ".join(f"SELECT _file, line FROM {table}" for table in tables) + ")"
 
 
 @cache

@@ -1,0 +1,243 @@
+"""Transcripts as hostile input: what can't be read is named, the rest is done, and memory stays within bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sp_telemetry.transcripts import files, lines
+from tests import transcripts
+from tests.client.script import Usage
+from tests.server import Server, server
+from tests.transcripts import SECRET, START, Configuration, identifier, prompt, write
+
+FULL = Usage(input=4, output=300)
+MEMORY_MIB = 500
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with server(tmp_path_factory.mktemp("hostile")) as started:
+        yield started
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Configuration:
+    return Configuration(tmp_path)
+
+
+@pytest.fixture
+def session(request: pytest.FixtureRequest) -> str:
+    return identifier(request.node.nodeid)
+
+
+def answer(session: str, name: str, at: float, usage: Any = FULL, **more: Any) -> dict[str, Any]:
+    """Tests share a store, so ids of requests are made of their sessions."""
+    return transcripts.answer(session, f"{session[:8]}{name}", at, usage, **more)
+
+
+def outputs(running: Server, *sessions: str) -> list[int]:
+    sql = """SELECT output_tokens FROM telemetry.transcript_requests
+        WHERE has({sessions:Array(String)}, session_id) ORDER BY timestamp, output_tokens"""
+    return [row[0] for row in running.query(sql, sessions="[" + ",".join(f"'{each}'" for each in sessions) + "]")]
+
+
+def test_lines_that_are_none_cost_the_others_nothing(running, configuration, session):
+    nested = b'{"type":"assistant","message":' + b'{"usage":' * 5000 + b"1" + b"}" * 5001 + b"\n"
+    configuration.session(session, [
+        answer(session, "1", START, FULL),
+        b"\n", b"\n", b"   \n",
+        b"not json\n", b'"usage" assistant\n', b"[1, 2]\n", b"null\n", b"\x00\x01\xff\xfe\n", b'{"type":"assistant","usage":}\n',
+        b'{"type":"assistant","message":null,"usage":0}\n', b'{"type":"assistant","message":{"usage":"many","id":7,"model":[]}}\n',
+        b'{"type":"assistant","message":{"usage":{"output_tokens":-5},"id":"msg_neg000","model":"m"},"requestId":"req_neg000"}\n',
+        b'{"type":"assistant","message":{"usage":{"output_tokens":1e300},"id":"msg_huge00","model":"m"},"requestId":"req_huge00"}\n',
+        b'{"type":"assistant","message":{"usage":{"output_tokens":"12"},"id":{"a":1},"model":"m"},"timestamp":"never"}\n',
+        nested,
+        b'{"type":"user","promptId":"../../etc/passwd","message":{"content":"\\ud800"},"timestamp":"2026-11-16T09:00:01Z"}\n',
+        answer(session, "2", START + 1, FULL),
+        b'{"parentUuid":null,"type":"assistant","message":{"usage":{"output_tok',
+    ])  # fmt: skip
+    read = configuration.bring(running.client)
+    assert read.problems == []
+    assert sorted(each for each in outputs(running, session) if each) == [12, 300, 300]  # that of 12 has an odd id and no time
+    assert read.lines["cut off in the middle"] == 1
+    assert read.lines["not of a transcript"] >= 6
+    # a session that the line does not name is the file's
+    assert running.query("SELECT countIf(session_id = '') FROM telemetry.transcript_requests") == [[0]]
+
+
+def test_an_unknown_version_with_other_fields_is_read_as_far_as_it_says(running, configuration, session):
+    usage = {**FULL.wire(), "thinking_tokens": 9, "by_modality": {"text": 1}}
+    later = answer(session, "1", START, usage, version="9.9.9", shape=[{"deep": [1]}])
+    kinds = [{"type": f"kind-{n}", "sessionId": session, "usage": {"output_tokens": 5}, "assistant": True} for n in range(3)]
+    configuration.session(session, [*kinds, later])
+    read = configuration.bring(running.client)
+    assert outputs(running, session) == [300]
+    assert not any(read.lines.values())
+
+
+def test_links_out_of_the_tree_are_refused_and_named(running, configuration, session, tmp_path_factory):
+    outside = write(tmp_path_factory.mktemp("elsewhere") / "x.jsonl", [answer(session, "9", START, FULL)])
+    inside = configuration.session(session, [answer(session, "1", START, FULL)])
+    folder = inside.parent
+    (folder / f"{identifier('out')}.jsonl").symlink_to(outside)
+    (folder.parent / "linked").symlink_to(outside.parent)
+    (folder / f"{identifier('in')}.jsonl").symlink_to(inside)  # the same file by another name: read once
+    (folder / f"{identifier('dangling')}.jsonl").symlink_to(folder / "nothing")
+    os.mkfifo(folder / f"{identifier('pipe')}.jsonl")
+    found = configuration.found()
+    assert [each.path for each in found.files] == [os.path.realpath(inside)]
+    assert sorted((Path(path).name, why) for path, why in found.refused) == sorted([
+        (f"{identifier('out')}.jsonl", "is a link out of the folder of transcripts"),
+        ("linked", "is a link out of the folder of transcripts"),
+        (f"{identifier('pipe')}.jsonl", "is not a file"),
+    ])  # fmt: skip
+    assert configuration.bring(running.client).new == 1
+    assert outputs(running, session) == [300]
+
+
+def test_a_file_that_becomes_a_link_after_it_was_found_is_not_followed(running, configuration, session, tmp_path_factory):
+    outside = write(tmp_path_factory.mktemp("elsewhere") / "x.jsonl", [answer(session, "9", START, FULL)])
+    path = configuration.session(session, [answer(session, "1", START, FULL)])
+    other = configuration.session(identifier(session), [answer(identifier(session), "2", START, FULL)])
+    found = configuration.found()
+    path.unlink()
+    path.symlink_to(outside)
+    from sp_telemetry.transcripts import reading
+
+    read = reading.bring(running.client, found, SECRET)
+    assert [Path(name) for name, _ in read.problems] == [path]
+    assert "can't be opened" in read.problems[0][1]
+    assert outputs(running, session, identifier(session)) == [300]
+    other.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not hasattr(os, "seteuid"), reason="needs a user who may not read everything")
+def test_a_file_that_may_not_be_read_is_named(running, configuration, session):
+    path = configuration.session(session, [answer(session, "1", START, FULL)])
+    configuration.session(identifier(session), [answer(identifier(session), "2", START, FULL)])
+    original = lines.os.open
+
+    def refuse(name, *more):
+        if str(name) == os.path.realpath(path):
+            raise PermissionError(13, "Permission denied")
+        return original(name, *more)
+
+    with pytest.MonkeyPatch.context() as patched:  # root may read everything, so the refusal is made up
+        patched.setattr(lines.os, "open", refuse)
+        read = configuration.bring(running.client)
+    assert read.problems == [(os.path.realpath(path), "can't be opened: Permission denied")]
+    assert outputs(running, session, identifier(session)) == [300]
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert configuration.bring(running.client).problems == []
+    assert outputs(running, session, identifier(session)) == [300, 300]
+
+
+def test_several_configuration_directories_and_one_folder_twice(tmp_path, running, session):
+    home = tmp_path / "home"
+    places = [home / ".claude", home / ".config" / "claude", tmp_path / "named", tmp_path / "second, named"]
+    for number, place in enumerate(places):
+        of = identifier(session, number)
+        write(place / "projects" / "-p" / f"{of}.jsonl", [answer(of, str(number), START, FULL)])
+    (tmp_path / "linked").symlink_to(tmp_path / "named")
+    environ = {"HOME": str(home), "CLAUDE_CONFIG_DIR": f"{tmp_path / 'named'}, {tmp_path / 'linked'},{tmp_path / 'missing'}"}
+    found = files.find(environ, SECRET)
+    assert sorted(found.folders) == sorted(os.path.realpath(place / "projects") for place in places[:3])
+    assert len(found.files) == 3
+    assert found.refused == []
+
+
+def test_names_that_mean_something_to_the_engine_or_a_shell(running, configuration, session):
+    odd = ["{a,b}", "*", "a?b", "[x]", "x'y", 'x"y', "x\\y", "x y", "x\ny", "ü", "..x", "$(touch x)", "::zip"]
+    names = [identifier(session, each) for each in odd]
+    for each, of in zip(odd, names, strict=True):
+        configuration.session(of, [answer(of, "1", START, FULL, message_id="", request_id=f"req_{of[:8]}")], project=each)
+    assert configuration.bring(running.client).new == len(odd)
+    assert outputs(running, *names) == [300] * len(odd)
+
+
+def test_what_is_no_transcript_is_left_alone(running, configuration, session):
+    path = configuration.session(session, [answer(session, "1", START, FULL)])
+    write(path.parent.parent / "loose.jsonl", [answer(session, "2", START, FULL)])
+    write(path.parent / session / "tool-results" / "x.jsonl", [answer(session, "3", START, FULL)])
+    write(path.parent / f"{session}.jsonl.bak", [answer(session, "4", START, FULL)])
+    write(path.parent / "memory" / "notes.jsonl", [answer(session, "5", START, FULL)])
+    assert [each.path for each in configuration.found().files] == [os.path.realpath(path)]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=12),
+    st.integers(1, 40), st.integers(1, 40),
+)  # fmt: skip
+def test_exactly_the_long_lines_are_left_out(tmp_path, texts, longest, piece):
+    """Whatever the lines and wherever the pieces begin. A line is long that is longer than `longest`, its newline not counted."""
+    piece = min(piece, longest)
+    made = [bytes([97 + number % 26]) * length for number, (length, _) in enumerate(texts)]
+    data = b"\n".join(made) + (b"\n" if texts and texts[-1][1] else b"")
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "_PIECE", piece)
+        with lines.opened(str(path), longest) as opened, open(opened.descriptor, "rb", closefd=False) as stream:
+            passed = stream.read()
+    kept = [each for each in data.split(b"\n") if len(each) <= longest]
+    assert passed.split(b"\n") == kept or passed.rstrip(b"\n").split(b"\n") == b"\n".join(kept).rstrip(b"\n").split(b"\n")
+    assert opened.long_lines == len([each for each in data.split(b"\n") if len(each) > longest])
+
+
+def _audit(running: Server, configuration: Configuration) -> tuple[dict, int]:
+    """The command's JSON, and the most memory that its process had, in MiB."""
+    program = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); " \
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, file=sys.stderr)"  # fmt: skip
+    command = [sys.executable, "-c", program, sys.executable, "-m", "sp_telemetry.cli.main", "audit", "--from", "2026-11-01", "--json"]
+    environ = {**running.environ, **configuration.environ, "SP_TELEMETRY_HOME": str(running.home.path)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=110)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout), int(done.stderr.split()[-1])
+
+
+@pytest.mark.parametrize("size", [120 << 20, pytest.param(600 << 20, marks=pytest.mark.long)])
+def test_pitfall_09_a_line_of_any_length_takes_no_memory(running, configuration, session, size):
+    """A tool result of hundreds of megabytes in one line, and requests before and behind it."""
+    path = configuration.session(session, [prompt(session, "p", START), answer(session, "1", START, FULL)])
+    piece = b"x" * (1 << 20)
+    with path.open("ab") as out:
+        out.write(b'{"parentUuid":null,"type":"user","toolUseResult":"')
+        for _ in range(size >> 20):
+            out.write(piece)
+        out.write(b'"}\n' + json.dumps(answer(session, "2", START + 1, FULL)).encode() + b"\n")
+    told, memory = _audit(running, configuration)
+    path.unlink()
+    assert outputs(running, session) == [300, 300]
+    assert memory <= MEMORY_MIB
+    assert told["transcripts"]["lines_left_out"]["longer than 16 MiB"] == 1
+
+
+def test_pitfall_09_many_lines_just_below_the_limit_take_no_memory(running, configuration, session):
+    """The longest lines that are read, all of them requests: each is parsed whole."""
+    text = "y" * (15 << 20)
+    path = configuration.session(session, (answer(session, str(number), START + number, FULL, text=text) for number in range(8)))
+    _, memory = _audit(running, configuration)
+    path.unlink()
+    assert outputs(running, session) == [300] * 8
+    assert memory <= MEMORY_MIB
+
+
+def test_pitfall_09_a_session_name_is_no_path(running, configuration, session):
+    """What a line or a file calls its session reaches the store as an identifier or as a hash, and no file system at all."""
+    evil = "../../../../tmp/" + session
+    configuration.session(session, [answer(evil, "1", START, FULL, message_id="", request_id=f"req_{session[:8]}", agentId="../x")])
+    configuration.bring(running.client)
+    sql = "SELECT session_id FROM telemetry.transcript_requests WHERE request_id = {request:String}"
+    [[stored]] = running.query(sql, request=f"req_{session[:8]}")
+    assert len(stored) == 64 and "/" not in stored

@@ -47,4 +47,4 @@ SELECT
 FROM (SELECT *, written_ns FROM telemetry.telemetry_events FINAL) AS e
 WHERE session_id IN (SELECT session_id FROM stale) AND e.timestamp >= (SELECT * FROM first_of_stale)
 GROUP BY session_id
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+SETTINGS do_not_merge_across_partitions_select_final = 1, final = 0; -- rows that were taken back make stale as well

@@ -44,4 +44,4 @@ SELECT
     0, 0, 0, 0, 0, 0, 0., 0, 0, 0, 0, 0, newest.version - 1, 1
 FROM (SELECT * FROM telemetry.usage_hourly FINAL WHERE hour IN (SELECT hour FROM stale)) AS old
 INNER JOIN newest ON old.hour = newest.hour
-SETTINGS do_not_merge_across_partitions_select_final = 1;
+SETTINGS do_not_merge_across_partitions_select_final = 1, final = 0; -- rows that were taken back make stale as well

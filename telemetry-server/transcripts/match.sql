@@ -5,7 +5,7 @@
 --   audited_at              the moment of the audit
 --
 -- A pair has the same request id. Where one of the two has none (some providers give none): the same session, model and tokens, and of
--- those the nearest in time, within ten minutes.
+-- those the nearest in time, within a minute.
 INSERT INTO telemetry.audit_findings
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
@@ -74,10 +74,10 @@ WITH
             events,
             arrayMap(t -> arraySort(i -> (abs(toUnixTimestamp64Nano(events[i].5) - toUnixTimestamp64Nano(t.5)), i),
                 arrayFilter(i -> (t.2 = events[i].2 OR t.2 = '' OR events[i].2 = '')
-                    AND abs(toUnixTimestamp64Nano(events[i].5) - toUnixTimestamp64Nano(t.5)) < 600000000000, arrayEnumerate(events)))[1], transcript) AS nearest_event,
+                    AND abs(toUnixTimestamp64Nano(events[i].5) - toUnixTimestamp64Nano(t.5)) < 60000000000, arrayEnumerate(events)))[1], transcript) AS nearest_event,
             arrayMap(e -> arraySort(i -> (abs(toUnixTimestamp64Nano(transcript[i].5) - toUnixTimestamp64Nano(e.5)), i),
                 arrayFilter(i -> (e.2 = transcript[i].2 OR e.2 = '' OR transcript[i].2 = '')
-                    AND abs(toUnixTimestamp64Nano(transcript[i].5) - toUnixTimestamp64Nano(e.5)) < 600000000000, arrayEnumerate(transcript)))[1], events) AS nearest_transcript,
+                    AND abs(toUnixTimestamp64Nano(transcript[i].5) - toUnixTimestamp64Nano(e.5)) < 60000000000, arrayEnumerate(transcript)))[1], events) AS nearest_transcript,
             arrayFilter(i -> nearest_event[i] > 0 AND nearest_transcript[nearest_event[i]] = i, arrayEnumerate(transcript)) AS paired,
             arrayMap(i -> nearest_event[i], paired) AS paired_with,
             -- what is left of equal ones goes in order
@@ -85,7 +85,7 @@ WITH
             arrayFilter(i -> NOT has(paired_with, i), arrayEnumerate(events)) AS left_events,
             arrayFilter(i -> i <= length(left_events)
                 AND (transcript[left_transcript[i]].2 = '' OR events[left_events[i]].2 = '' OR transcript[left_transcript[i]].2 = events[left_events[i]].2)
-                AND abs(toUnixTimestamp64Nano(transcript[left_transcript[i]].5) - toUnixTimestamp64Nano(events[left_events[i]].5)) < 600000000000,
+                AND abs(toUnixTimestamp64Nano(transcript[left_transcript[i]].5) - toUnixTimestamp64Nano(events[left_events[i]].5)) < 60000000000,
                 arrayEnumerate(left_transcript)) AS more,
             arrayConcat(paired, arrayMap(i -> left_transcript[i], more)) AS transcript_of,
             arrayConcat(paired_with, arrayMap(i -> left_events[i], more)) AS event_of

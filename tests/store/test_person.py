@@ -52,10 +52,10 @@ def test_a_chosen_name_is_kept_and_a_secret_in_it_is_not(handle: Handle, pipelin
     for number, name in enumerate(NAMES, start=base):
         told = context(session(number), START, person=name)
         requests.append(log_request([told, {"name": "api_request", "time_ns": START + 1, "session.id": session(number)}], {}))
-        resource = {"enduser.id": name, "host.arch": ADDRESS}
+        resource = {"enduser.id": name, "vcs.repository.name": ADDRESS}
         requests.append(log_request([{"name": "api_request", "time_ns": START, "session.id": session(number + 50)}], resource))
     pipeline.store(Lane("logs", encoding), [encoded(request) for request in requests])
-    found = handle.query("SELECT session_id, user_id, host_arch FROM telemetry.telemetry_events FINAL", "TSVRaw").decode()
+    found = handle.query("SELECT session_id, user_id, project FROM telemetry.telemetry_events FINAL", "TSVRaw").decode()
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in found.splitlines()}
     for number, kept in enumerate(NAMES.values(), start=base):
         assert rows[session(number)][0] == kept

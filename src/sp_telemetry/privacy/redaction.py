@@ -13,6 +13,7 @@ from sp_telemetry.privacy.patterns import PATTERNS, Pattern
 
 #: How much of a text is looked at beyond what is kept of it, in bytes. What it cuts through is left out whole.
 MARGIN = 2048
+_CONTROL = "".join(f"\\x{number:02x}" for number in (*range(32), 127))
 
 
 def quote(text: str) -> str:
@@ -23,23 +24,33 @@ def array(texts: Sequence[str]) -> str:
     return "[" + ", ".join(map(quote, texts)) + "]"
 
 
-def one_line(text: str, limit: int) -> str:
+def one_line(text: str, limit: int | str) -> str:
     """Valid UTF-8 without control characters, of the first `limit` characters and `MARGIN`; the word that this cuts through is left out,
     for a pattern may not know half a secret."""
-    look = 4 * limit + MARGIN
-    clean = f"replaceRegexpAll(toValidUTF8(substring({text}, 1, {look})), '[[:cntrl:]]', ' ')"
-    return f"if(length({text}) > {look}, replaceRegexpOne({clean}, '[^ ,;&<>(){{}}|]*$', ''), {clean})"
+    look = f"4 * {limit} + {MARGIN}"
+    clean = f"translate(toValidUTF8(substring({text}, 1, {look})), '{_CONTROL}', '{' ' * (_CONTROL.count('x'))}')"
+    # Not a constant, so that it is compiled where it is needed and not at each insert.
+    last_word = f"substring('[^ ,;&<>(){{}}|]*$', 1 + 0 * length({text}))"
+    return f"if(length({text}) > {look}, replaceRegexpOne({clean}, {last_word}, ''), {clean})"
 
 
-def redacted(text: str, limit: int, patterns: Sequence[Pattern] = PATTERNS) -> str:
-    """SQL that redacts `text` (SQL of type String), on one line, cut to `limit` characters."""
+def redacted(text: str, limit: int | str, patterns: Sequence[Pattern] = PATTERNS, spare: tuple[str, str] | None = None) -> str:
+    """SQL that redacts `text` (SQL of type String), on one line, cut to `limit` characters (a number, or SQL).
+
+    `spare`: a pattern's name and SQL; where that is true the pattern is not applied.
+    """
     looks, regexes, texts = (array(each) for each in zip(*((p.look or p.regex, p.regex, p.text) for p in patterns), strict=True))
     replaced = f"replaceRegexpAll(t, {regexes}[i], {texts}[i])"
-    checked = [number for number, pattern in enumerate(patterns, 1) if pattern.check]
-    for number in checked:
-        replaced = f"if(i = {number}, {_luhn_checked('t', patterns[number - 1])}, {replaced})"
+    for number, pattern in enumerate(patterns, 1):
+        if pattern.check:
+            replaced = f"if(i = {number}, {_luhn_checked('t', pattern)}, {replaced})"
     line = one_line(text, limit)
-    return f"substringUTF8(arrayFold((t, i) -> {replaced}, arraySort(multiMatchAllIndices({line}, {looks})), {line}), 1, {limit})"
+    found = f"arraySort(multiMatchAllIndices({line}, {looks}))"
+    if spare:
+        name, condition = spare
+        number = next(number for number, pattern in enumerate(patterns, 1) if pattern.name == name)
+        found = f"arrayFilter(i -> NOT (i = {number} AND {condition}), {found})"
+    return f"substringUTF8(arrayFold((t, i) -> {replaced}, {found}, {line}), 1, {limit})"
 
 
 def _luhn_checked(text: str, pattern: Pattern) -> str:

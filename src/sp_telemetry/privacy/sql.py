@@ -1,76 +1,161 @@
-"""The policy as SQL functions: what `telemetry-server/clickhouse/views/00_privacy.sql` holds.
+"""The policy as SQL functions: what `telemetry-server/clickhouse/views/00_privacy.sql` holds, for the default level.
 
-`python -m sp_telemetry.privacy.sql` prints the file; a test holds the two against each other. The views only ever call these:
+`python -m sp_telemetry.privacy.sql [level]` prints the file; a test holds the two against each other. A store at another level, or with
+rules of its own, gets its own text (`store/schema.py`): the names and the arguments are the same at every level. The views only ever
+call these:
 
-- ``telemetry_words(m)``             of a map of attributes those kept as text, each redacted, one line, cut;
+- ``telemetry_words(salt, m)``       of a map of attributes those kept as text, each as is its due;
 - ``telemetry_numbers(m)``           the numbers, as Float64; what is none, or not finite, is 0;
 - ``telemetry_kept(m)``              of the words the ones that have no column of their own;
-- ``telemetry_identifiers(salt, m)`` the identifiers, each kept or hashed;
-- ``telemetry_hashes(salt, m)``      the texts of which only the salted SHA-256 is kept;
+- ``telemetry_identifiers(salt, m)`` the identifiers that have one, each kept or hashed;
+- ``telemetry_hashes(salt, m)``      the salted SHA-256 of texts, where a column wants it;
 - ``telemetry_unknown(salt, m)``     the attributes that the policy does not name: checked name -> start of the value's hash;
-- ``telemetry_text(k, v)``           the value of one attribute as text, redacted as it is its name's due;
-- ``telemetry_redact(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_name(s)``  the same for one text;
+- ``telemetry_file(m, project)``     what is kept of a file's name: extension, and path in the repository `project`;
+- ``telemetry_text(k, v)``           a text that is kept at every level, redacted; `k` is the attribute;
+- ``telemetry_word(salt, s)``, ``telemetry_error(s)``, ``telemetry_name(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_redact(s)``
+                                     one text: a word that should be the client's own, an error's, a name of an event or attribute, …;
 - ``telemetry_count(x)``             a Float64 as UInt64, 0 where it can't be one.
 
-A view is analysed anew at every insert, with functions expanded in it, and that costs more than the rows of a small insert. So
+A statement is analysed anew at every insert, with functions expanded in it, and that costs more than the rows of a small insert. So
 each function is called once a row, on a whole map. Of many rows most of the time goes into looking keys up in maps, which is linear:
-so columns are picked from small ones. Redaction works on LowCardinality:
-once a distinct text of a block.
+so columns are picked from small ones. Patterns run on those texts alone that are somebody's own (`redaction.py`).
 """
 
 from __future__ import annotations
 
-from functools import reduce
+import re
+import sys
 
-from sp_telemetry.privacy.policy import ATTRIBUTES, PATTERNS, TREATMENTS, WORD_LIMIT
+from sp_telemetry.privacy.policy import (
+    ATTRIBUTES,
+    COLUMNS,
+    CONTENT_LIMIT,
+    EVENTS,
+    HASH_COLUMNS,
+    ID_COLUMNS,
+    WORD_LIMIT,
+    Policy,
+)  # fmt: skip
+from sp_telemetry.privacy.redaction import array, one_line, quote, redacted
+from sp_telemetry.privacy.vocabulary import NAME_WORDS, PHRASES, WORDS
 
-IDENTIFIER = r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(req|msg|toolu|srvtoolu|gen|wf)_[0-9A-Za-z]{6,80})?$"
-#: an e-mail address and nothing else; its sign is put aside while a person's name is redacted
-ADDRESS = r"^([A-Za-z0-9._%+-]+)@((?:[A-Za-z0-9-]+[.])+[A-Za-z0-9-]+)$", r"\1⟨at⟩\2"
-ADDRESS_BACK = r"^([A-Za-z0-9._%+<>-]+)⟨at⟩([A-Za-z0-9.<>-]+)$", r"\1@\2"
+IDENTIFIER = (
+    r"^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,17}|[0-9a-f]{40}|[0-9a-f]{64}"
+    r"|(req|msg|toolu|srvtoolu|gen|wf)_[0-9A-Za-z]{6,80})?$"
+)
+#: an e-mail address and nothing else: as a person's name it stays
+ADDRESS = r"^[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+[.])+[A-Za-z0-9-]+$"
 NAME = r"^[a-z][a-z_]*([.][a-z_]+)*[a-z0-9]*$"
+VERSION = (
+    r"^(other-[0-9a-f]{8}|v?[0-9]{1,4}([.][0-9]{1,6}){0,2}([.+-]?(alpha|beta|rc|dev|preview|canary|nightly|next|build)[.-]?[0-9]{0,6})?)?$"
+)
+OTHER = "other-[0-9a-f]{8}"
+DIGEST = "lower(hex(SHA256(concat(salt, {}))))"
 
 
-def _quote(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _in(what: str, names: frozenset[str] | list[str]) -> str:
+    """SQL: `what` is one of `names`; false where there are none."""
+    return f"{what} IN ({', '.join(map(quote, sorted(names)))})" if names else "false"
 
 
-def _names(*treatments: str) -> str:
-    return "(" + ", ".join(_quote(name) for name, treatment in sorted(ATTRIBUTES.items()) if treatment in treatments) + ")"
+def _known(text: str) -> str:
+    """True for a word of the vocabulary, several with colons, dots, slashes or commas between, a number, or what this was done to before.
+
+    One pattern for Vectorscan, which prepares it once a process; a set of the words is made anew at each insert (3 ms).
+    """
+    words = "|".join(re.escape(word).replace("\\-", "-") for word in sorted(WORDS))
+    known = f"^(?:(?:(?:{words})[:./,])*(?:{words})|-?[0-9]{{1,10}}(?:[.][0-9]{{1,6}})?|{OTHER})?$"
+    return f"multiMatchAny({text}, [{quote(known)}])"
 
 
-def _redacted(expression: str) -> str:
-    return reduce(lambda inner, p: f"replaceRegexpAll({inner}, {_quote(p.regex)}, {_quote(p.text)})", PATTERNS, expression)
+def _else_other(condition: str, text: str) -> str:
+    return f"if({condition}, {text}, concat('other-', substring({DIGEST.format(text)}, 1, 8)))"
 
 
-def render() -> str:
+def _phrases(text: str) -> str:
+    texts, looks = array([text for text, _ in PHRASES]), array([look for _, look in PHRASES])
+    found = f"arrayMap(i -> {texts}[i], arraySort(multiMatchAllIndices({one_line(text, WORD_LIMIT)}, {looks})))"
+    return f"if(empty({text}), '', coalesce(nullIf(arrayStringConcat({found}, '; '), ''), 'other'))"
+
+
+def _own_words(text: str, policy: Policy, persons: frozenset[str], contents: frozenset[str]) -> str:
+    """What is somebody's own words and kept, by attribute `k`: redacted once for all, so that the patterns stand in a statement once."""
+    limit = f"if({_in('k', contents)}, {CONTENT_LIMIT}, {WORD_LIMIT})" if contents else str(WORD_LIMIT)
+    spared = f"{_in('k', persons)} AND match({text}, {quote(ADDRESS)})"
+    return redacted(text, limit, policy.patterns, spare=("email", spared))
+
+
+def _name(policy: Policy) -> str:
+    """A name of an event, attribute, metric or span as it is, or 'unnamed'. At `strict` it has to be made of words that telemetry uses."""
+    if policy.level != "strict":
+        return f"if(match(s, {quote(NAME)}) AND length(s) <= 64 AND telemetry_redact(s) = s, s, 'unnamed')"
+    words = NAME_WORDS | {word for name in (*ATTRIBUTES, *EVENTS) for word in re.split("[._0-9]+", name) if word}
+    any_word = "|".join(sorted(words))
+    name = f"^(?:(?:{any_word})[._0-9]{{1,3}})*(?:{any_word})[0-9]{{0,3}}$"
+    return f"if(length(s) <= 64 AND multiMatchAny(s, [{quote(name)}]), s, 'unnamed')"
+
+
+def _file(policy: Policy) -> str:
+    """Map of what is kept of the file that a tool worked on. Without a known repository only the extension of an absolute path is kept."""
+    if policy.treatments["file_path"] != "relative":
+        return "CAST(map(), 'Map(String, String)')"
+    told = "if(empty(m['file_path']), JSONExtractString(m['tool_input'], 'file_path'), m['file_path'])"
+    path = f"replaceAll({told}, '\\\\', '/')"
+    within = "concat('/', project, '/')"
+    relative = (
+        f"multiIf(NOT match({path}, '^(/|~|[A-Za-z]:)'), {path}, project != '' AND position({path}, {within}) > 0,"
+        f" substring({path}, position({path}, {within}) + length(project) + 2), '')"
+    )
+    extension = f"lower(extract({path}, '[.]([A-Za-z0-9]{{1,10}})$'))"
+    found = f"map('file_extension', {extension}, 'file_path', {redacted(relative, WORD_LIMIT, policy.patterns)})"
+    return f"mapFilter((k, v) -> notEmpty(v), {found})"
+
+
+def render(policy: Policy = Policy()) -> str:  # noqa: B008 - it is frozen
     """The file's whole text: one CREATE OR REPLACE FUNCTION for each line of the list above."""
-    one_line = f"replaceRegexpAll(substringUTF8(toValidUTF8(toLowCardinality(s)), 1, {WORD_LIMIT}), '[[:cntrl:]]', ' ')"
-    aside, back = (", ".join(map(_quote, replacement)) for replacement in (ADDRESS, ADDRESS_BACK))
-    person = f"if(k IN {_names('person')}, replaceRegexpOne(v, {aside}), v)"
-    digest = "lower(hex(SHA256(concat(salt, {}))))"
+    treatments = policy.treatments
+
+    def names(*wanted: str) -> frozenset[str]:
+        return frozenset(name for name, treatment in treatments.items() if treatment in wanted)
+
+    def hashed(text: str, length: int = 64) -> str:
+        return f"substring({DIGEST.format(text)}, 1, {length})" if length < 64 else DIGEST.format(text)
+
+    hashed_by_rule = names("hash") - HASH_COLUMNS
+    due = {
+        "known": (names("known"), _else_other(_known("v"), "v")),
+        "identifier": (names("identifier") - ID_COLUMNS, "telemetry_identifier(salt, v)"),
+        "version": (names("version"), _else_other(f"match(v, {quote(VERSION)})", "v")),
+        "phrases": (names("phrases"), _phrases("v")),
+        "hash": (hashed_by_rule, f"if(v = '', '', {hashed('v', 16)})"),
+        "text": (names("text", "person", "content"), _own_words("v", policy, names("person"), names("content"))),
+    }
+    cases = ", ".join(f"{_in('k', of)}, {what}" for of, what in due.values() if of)
+    worded = frozenset().union(*(of for of, _ in due.values()))
+    error = "telemetry_redact(s)" if policy.level != "strict" else _phrases("s")
     functions = {
-        "telemetry_redact AS (s)": _redacted(one_line),
-        "telemetry_text AS (k, v)": f"replaceRegexpOne(toString(telemetry_redact({person})), {back})",
-        "telemetry_identifier AS (salt, s)": (f"if(match(s, {_quote(IDENTIFIER)}), s, {digest.format('s')})"),
-        "telemetry_name AS (s)": f"if(match(s, {_quote(NAME)}) AND length(s) <= 64, s, 'unnamed')",
+        "telemetry_redact AS (s)": redacted("s", WORD_LIMIT, policy.patterns),
+        "telemetry_text AS (k, v)": _own_words("v", policy, names("person"), frozenset()),
+        "telemetry_identifier AS (salt, s)": f"if(match(s, {quote(IDENTIFIER)}), s, {DIGEST.format('s')})",
+        "telemetry_name AS (s)": _name(policy),
         "telemetry_count AS (x)": "accurateCastOrDefault(x, 'UInt64')",
+        "telemetry_word AS (salt, s)": "telemetry_redact(s)" if policy.level != "strict" else _else_other(_known("s"), "s"),
+        "telemetry_error AS (s)": error,
         "telemetry_numbers AS (m)": (
-            f"mapApply((k, v) -> (k, ifNotFinite(toFloat64OrZero(v), 0)), mapFilter((k, v) -> k IN {_names('number')}, m))"
+            f"mapApply((k, v) -> (k, ifNotFinite(toFloat64OrZero(v), 0)), mapFilter((k, v) -> {_in('k', names('number'))}, m))"
         ),
-        "telemetry_words AS (m)": (
-            f"mapApply((k, v) -> (k, telemetry_text(k, v)), mapFilter((k, v) -> k IN {_names('word', 'person', 'keep')}, m))"
-        ),
-        "telemetry_kept AS (m)": f"mapFilter((k, v) -> k IN {_names('keep')}, m)",
+        "telemetry_words AS (salt, m)": f"mapApply((k, v) -> (k, multiIf({cases}, '')), mapFilter((k, v) -> {_in('k', worded)}, m))",
+        "telemetry_kept AS (m)": f"mapFilter((k, v) -> {_in('k', worded - COLUMNS)}, m)",
+        "telemetry_file AS (m, project)": _file(policy),
         "telemetry_identifiers AS (salt, m)": (
-            f"mapApply((k, v) -> (k, telemetry_identifier(salt, v)), mapFilter((k, v) -> k IN {_names('identifier')}, m))"
+            f"mapApply((k, v) -> (k, telemetry_identifier(salt, v)), mapFilter((k, v) -> {_in('k', ID_COLUMNS)}, m))"
         ),
         "telemetry_hashes AS (salt, m)": (
-            f"mapApply((k, v) -> (k, {digest.format('v')}), mapFilter((k, v) -> k IN {_names('hash')} AND v NOT IN ('', '<REDACTED>'), m))"
+            f"mapApply((k, v) -> (k, {DIGEST.format('v')}),"
+            f" mapFilter((k, v) -> {_in('k', names('hash', 'content') & HASH_COLUMNS)} AND v NOT IN ('', '<REDACTED>'), m))"
         ),
         "telemetry_unknown AS (salt, m)": (
-            f"mapApply((k, v) -> (telemetry_name(k), substring({digest.format('v')}, 1, 16)),"
-            f" mapFilter((k, v) -> k NOT IN {_names(*TREATMENTS)}, m))"
+            f"mapApply((k, v) -> (telemetry_name(k), {hashed('v', 16)}), mapFilter((k, v) -> NOT {_in('k', frozenset(treatments))}, m))"
         ),
     }
     head = "-- Made from src/sp_telemetry/privacy/policy.py by `python -m sp_telemetry.privacy.sql`; a test keeps the two equal.\n"
@@ -78,4 +163,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    print(render(), end="")
+    print(render(Policy(*sys.argv[1:2])), end="")

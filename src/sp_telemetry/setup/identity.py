@@ -49,10 +49,11 @@ def keepable(name: str) -> str:
 
 def redacted(text: str) -> str:
     """What the store's policy makes of `text` as a person's name: an address that is all of it stays."""
-    text = re.sub(*sql.ADDRESS, text)
+    address = re.search(sql.ADDRESS, text)
     for pattern in PATTERNS:
-        text = re.sub(pattern.regex, pattern.text, text)
-    return re.sub(*sql.ADDRESS_BACK, text[:WORD_LIMIT])
+        if not (address and pattern.name == "email"):
+            text = re.sub(pattern.regex, pattern.text, text)
+    return text[:WORD_LIMIT]
 
 
 def _git(key: str, environ: Mapping[str, str], cwd: str) -> str:

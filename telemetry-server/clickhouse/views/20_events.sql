@@ -5,7 +5,7 @@ WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
     logs.timestamp AS timestamp,
-    telemetry_name(w['event.name']) AS event_type,
+    telemetry_name(name) AS event_type,
     logs.session_id AS session_id,
     sipHash64(a['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
     now64(9) AS received_at,
@@ -94,18 +94,18 @@ SELECT
     telemetry_count(n['tool_result_size_bytes']) AS tool_result_bytes,
     if(startsWith(name, 'api_'), '', w['error']) AS error_message,
 
-    mapConcat(telemetry_kept(w), unknown) AS attributes,
+    mapConcat(telemetry_kept(w), unknown, telemetry_file(a, contexts.project)) AS attributes,
     mapKeys(unknown) AS unknown_attributes
 FROM
 (
     SELECT
         if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, now64(9)) AS timestamp,
         mapConcat(LogAttributes, ResourceAttributes) AS a, -- the first of two equal names counts
-        telemetry_words(mapUpdate(a, map('event.name', name))) AS w,
+        telemetry_words(salt, a) AS w,
         telemetry_numbers(a) AS n,
         telemetry_identifiers(salt, a) AS i,
         telemetry_hashes(salt, a) AS h,
-        mapApply((k, v) -> (telemetry_name(toString(telemetry_redact(k))), v), telemetry_unknown(salt, a)) AS unknown,
+        telemetry_unknown(salt, a) AS unknown,
         replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '') AS name,
         if(empty(LogAttributes['event.sequence']), cityHash64(Body, mapSort(LogAttributes)), 0) AS content, -- an event with no number is its content
         TraceId, SpanId,

@@ -3,14 +3,14 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_metrics_mv TO telemet
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
     mapConcat(Attributes, ResourceAttributes) AS a,
-    telemetry_words(a) AS w,
+    telemetry_words(salt, a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT
     if(toYear(TimeUnix, 'UTC') BETWEEN 2000 AND 2099, TimeUnix, now64(9)) AS timestamp,
     StartTimeUnix AS start_timestamp,
     now64(9) AS received_at,
-    telemetry_redact(MetricName) AS metric_name,
-    telemetry_redact(MetricUnit) AS unit,
+    telemetry_name(MetricName) AS metric_name,
+    telemetry_word(salt, MetricUnit) AS unit,
     MetricType AS metric_type,
     AggregationTemporality AS temporality,
     IsMonotonic AS is_monotonic,
@@ -35,13 +35,13 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_spans_mv TO telemetry
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
     mapConcat(SpanAttributes, ResourceAttributes) AS a,
-    telemetry_words(a) AS w,
+    telemetry_words(salt, a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT
     if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, now64(9)) AS timestamp,
     Duration AS duration_ns,
     now64(9) AS received_at,
-    telemetry_redact(SpanName) AS span_name,
+    telemetry_name(SpanName) AS span_name,
     extract(TraceId, '^[0-9a-f]{32}$') AS trace_id,
     extract(SpanId, '^[0-9a-f]{16}$') AS span_id,
     extract(ParentSpanId, '^[0-9a-f]{16}$') AS parent_span_id,
@@ -58,9 +58,9 @@ SELECT
     w['tool_name'] AS tool_name,
     w['model'] AS model,
     multiIf(w['success'] = 'true', true, w['success'] = 'false', false, NULL) AS success,
-    if(empty(w['error']), telemetry_redact(StatusMessage), w['error']) AS error_message,
-    mapConcat(telemetry_kept(w), mapApply((k, x) -> (k, toString(telemetry_count(x))), mapFilter((k, x) -> k IN
+    if(empty(w['error']), telemetry_error(StatusMessage), w['error']) AS error_message,
+    mapConcat(telemetry_kept(w), telemetry_file(a, w['vcs.repository.name']), mapApply((k, x) -> (k, toString(telemetry_count(x))), mapFilter((k, x) -> k IN
         ('duration_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_creation_tokens', 'attempt'), telemetry_numbers(a))))
         AS attributes,
-    arrayZip(`Events.Timestamp`, arrayMap(n -> telemetry_redact(n), `Events.Name`)) AS events
+    arrayZip(`Events.Timestamp`, arrayMap(n -> telemetry_name(n), `Events.Name`)) AS events
 FROM telemetry.otel_traces;

@@ -19,7 +19,8 @@ WITH
     ),
     -- what may explain a request that no event tells of
     (
-        SELECT arraySort(groupArray((started_at, if(ended OR started_at < (SELECT max(started_at) FROM telemetry.server_runs), seen_at, now64(3)))))
+        SELECT arraySort(groupArray((started_at,
+            if(ended OR started_at < (SELECT max(started_at) FROM telemetry.server_runs), seen_at, toDateTime64('2200-01-01 00:00:00', 3, 'UTC')))))
         FROM telemetry.server_runs FINAL
     ) AS runs,
     told AS

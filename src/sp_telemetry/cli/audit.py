@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sp_telemetry.transcripts.audit import Audit
 
+GRACE_S = 60
 HELP = "every API request in Claude Code's own transcripts against the telemetry, one by one"
 EPILOG = """\
 examples:
@@ -32,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", metavar="WHEN", help="a day or a moment")
     parser.add_argument("--to", dest="end", metavar="WHEN", help="a day, which is included, or a moment")
     parser.add_argument("--session", metavar="ID", help="only this session")
+    parser.add_argument(
+        "--grace", type=int, metavar="SECONDS", default=GRACE_S, help=f"younger requests may still be under way (default {GRACE_S})"
+    )
     parser.add_argument("--json", action="store_true", help="for machines: also each request that only one side has")
 
 
@@ -60,6 +64,8 @@ def perform(args: argparse.Namespace) -> Audit:
     home = Home.open()
     settings = home.settings()
     where = zone_named(settings.timezone or machine_zone())
+    if args.grace < 0:
+        raise UsageError(f"--grace is {args.grace}; expected seconds, 0 or more.")
     if args.since and args.start:
         raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
     begin = moment(args.start, where, "--from") if args.start else age(args.since or DEFAULT_SINCE, where, datetime.now(UTC))
@@ -73,7 +79,7 @@ def perform(args: argparse.Namespace) -> Audit:
         audit.link(client)
     done = audit.audit(
         client, found, read,
-        start=_utc(begin), end=_utc(end) if end else "", tz=where.key, session=args.session or "", loses=loses_events,
+        start=_utc(begin), end=_utc(end) if end else "", tz=where.key, session=args.session or "", loses=loses_events, grace_s=args.grace,
     )  # fmt: skip
     if not done.rows:
         looked = ", ".join(found.folders) or "none of the folders of Claude Code"

@@ -144,11 +144,22 @@ class Audit:
         }
 
 
-def audit(client: Client, found: Found, read: Read, *, start: str, end: str, tz: str, session: str, loses: Callable[[str], bool]) -> Audit:
+def audit(
+    client: Client,
+    found: Found,
+    read: Read,
+    *,
+    start: str,
+    end: str,
+    tz: str,
+    session: str,
+    loses: Callable[[str], bool],
+    grace_s: int = GRACE_S,
+) -> Audit:
     """Match, explain, and keep what was found for the coverage under reports. `client` may write.
 
     `start`, `end`: moments or days, empty for the last 30 days and no end; `loses`: whether a version of Claude Code is known to
-    lose events. Raises ServerUnreachable, QueryFailed.
+    lose events; `grace_s`: what is younger may still be under way. Raises ServerUnreachable, QueryFailed.
     """
     at = f"{time.time_ns() / 1e9:.6f}"
     asked = {"from": start, "to": end, "tz": tz, "session": session, "audited_at": at}
@@ -158,7 +169,7 @@ def audit(client: Client, found: Found, read: Read, *, start: str, end: str, tz:
     versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
     flawed = ",".join(version for (version,) in versions if loses(version))
     sql = resources.path("telemetry-server/queries/audit.sql").read_text()
-    rows = client.query(sql, {"session": session, "grace": GRACE_S, "flawed": flawed, "details": DETAILS}).records()
+    rows = client.query(sql, {"session": session, "grace": grace_s, "flawed": flawed, "details": DETAILS}).records()
     for row in rows:
         row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}
         row["filled"] = bool(row["filled"])

@@ -27,6 +27,8 @@ def main(arguments):
     try:
         _bound(*BOUNDS.get(what, BOUND), os.environ.get("SP_TELEMETRY_HOOK_PATIENCE", ""))
         home = places.home()
+        if what == "prompt":
+            _out_of_reach()
         _remember_interpreter(found)
         call = _input()
         if what == "report":
@@ -44,6 +46,14 @@ def main(arguments):
             places.log(home, what or "?", "gave up: " + places.described(error))
     finally:
         os._exit(0)  # nothing is left to tidy, and the interpreter's own end costs a millisecond
+
+
+def _out_of_reach():
+    """The client does not wait (run.sh), so neither its end nor a Ctrl-C in its terminal may end this half-way."""
+    try:  # noqa: SIM105 - contextlib costs a start of its own
+        os.setsid()
+    except (AttributeError, OSError):
+        pass
 
 
 def _input():

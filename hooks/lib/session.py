@@ -91,6 +91,10 @@ def deliver(home, settings, changed, what):
             return True
         body = record.to_otlp_json([one for _, one in sending])
         connection.send("/v1/logs", body, ("Content-Type: application/json",))
+    except (OSError, ValueError) as error:  # a part may have gone out; no answer can come to that
+        _not_taken(waiting, sending, home, what, error)
+        return True
+    try:
         _settle(connection, ANSWER_S, waiting, sending, home, what)
     except wire.TIMEOUTS as error:
 

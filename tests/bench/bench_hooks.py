@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def hooks(scratch: Path, python: str, runs: int) -> dict[str, Any]:
         path = f"{Path(python).parent}:/usr/bin:/bin"
         session = Session(scratch, repository, port, more={"PATH": path})
         away = Session(scratch / "away", repository, more={"PATH": path})
+        quick = replace(session, more={"PATH": path, "SP_TELEMETRY_HOOKS": "1"})
         session.start()
         away.start()
         part = repository / "manuscript" / "05-part"
@@ -75,7 +77,8 @@ def hooks(scratch: Path, python: str, runs: int) -> dict[str, Any]:
         same = "PostToolUse Edit, same chapter"
         cases: dict[str, Callable[[], object]] = {
             "python3 -c pass": lambda: subprocess.run([python, "-c", "pass"], stdin=subprocess.DEVNULL, env=session.environment),
-            "UserPromptSubmit, nothing new": lambda: session.hook("prompt", prompt="go on"),
+            "UserPromptSubmit, what the client waits": lambda: quick.hook("prompt", prompt="go on"),
+            "UserPromptSubmit, what is done": lambda: session.hook("prompt", prompt="go on"),
             same: lambda: session.edit(part / "33-agents" / "text.md"),
             "PostToolUse Edit, new chapter, sent": lambda: moved(session),
             "PostToolUse Edit, new chapter, spooled": lambda: moved(away),

@@ -60,6 +60,8 @@ class Session:
             "SP_TELEMETRY_CLICKHOUSE_PORT": str(NOBODY),
             "CLAUDE_PLUGIN_DATA": str(self.data),
             "CLAUDE_CODE_SESSION_ID": self.id,
+            "SP_TELEMETRY_HOOKS": "wait",  # test_hooks_background.py is about those that don't
+            "SP_TELEMETRY_HOOK_PATIENCE": "20",  # a loaded machine; those tests that are about the bound set it to 1
             **self.more,
         }
 
@@ -94,8 +96,15 @@ class Session:
         return file.read_text() if file.exists() else ""
 
 
-def records(otlp: OtlpRecorder) -> list[dict[str, Any]]:
-    """What arrived, with the attributes' names without their prefix."""
+def records(otlp: OtlpRecorder, least: int = 0) -> list[dict[str, Any]]:
+    """What arrived, with the attributes' names without their prefix; waits until they are at least so many."""
+    end = time.monotonic() + 20
+    while len(found := _records(otlp)) < least and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def _records(otlp: OtlpRecorder) -> list[dict[str, Any]]:
     found = []
     for request in otlp.of("logs"):
         for resource in json.loads(request.body)["resourceLogs"]:
@@ -140,7 +149,7 @@ def test_a_session_is_recorded_once_and_again_only_when_it_changes(session: Sess
         session.hook("prompt", prompt="go on")
         session.hook("bash", tool_name="Bash", tool_input={"command": "ls"})
         session.hook("cwd", old_cwd="/", new_cwd=str(session.cwd))
-    (only,) = records(otlp)
+    (only,) = records(otlp, 1)
     assert only["feature"] == "017-usage-data-collection"
     assert (only["feature_source"], only["spec_directory"]) == ("branch", "specs/017-usage-data-collection")
     assert (only["session.id"], only["branch"], only["hook"]) == (session.id, "017-usage-data-collection", "session")
@@ -275,7 +284,7 @@ def gone(path: Path) -> Path:
 def test_every_kind_of_place(place: Any, expected: dict[str, str], tmp_path: Path, otlp: OtlpRecorder) -> None:
     session = Session(tmp_path, place(tmp_path / "pläce"), int(otlp.http_url.rpartition(":")[2]))
     session.start()
-    (only,) = records(otlp)
+    (only,) = records(otlp, 1)
     assert {name: only[name] for name in expected} == expected
 
 

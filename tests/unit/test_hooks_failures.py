@@ -50,7 +50,7 @@ def test_a_call_of_ten_megabytes_is_read(session: Session, otlp: OtlpRecorder) -
     }  # fmt: skip
     begun = time.monotonic()
     session.raw("edit", json.dumps(call).encode())
-    assert time.monotonic() - begun < 0.6
+    assert time.monotonic() - begun < 4
     assert records(otlp)[-1]["chapter"] == "33-agents"
 
 
@@ -88,20 +88,22 @@ def test_a_full_disk(session: Session, otlp: OtlpRecorder) -> None:
 
 
 def test_a_disk_that_hangs_ends_at_the_bound(session: Session) -> None:
+    session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "1"
     session.start()
     (session.cwd / ".git" / "HEAD").unlink()
     os.mkfifo(session.cwd / ".git" / "HEAD")
     begun = time.monotonic()
     session.hook("prompt", prompt="go on")
-    assert time.monotonic() - begun < 0.6
+    assert time.monotonic() - begun < 4
     assert "gave up: Late" in session.log()
 
 
 def test_a_client_that_sends_nothing_is_not_waited_for(session: Session) -> None:
+    session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "1"
     begun = time.monotonic()
     process = subprocess.Popen(command_of("prompt"), stdin=subprocess.PIPE, env=session.environment, cwd=session.cwd)
     assert process.wait(5) == 0
-    assert time.monotonic() - begun < 0.6
+    assert time.monotonic() - begun < 4
     process.stdin.close()
 
 
@@ -142,7 +144,7 @@ def test_python_3_9_and_each_newer_one_will_do(session: Session, otlp: OtlpRecor
     require((3, 9) in new, "Python 3.9 not found")
     for python in new.values():
         before = len(records(otlp))
-        session.more |= {"SP_TELEMETRY_PYTHON": python, "SP_TELEMETRY_HOOK_PATIENCE": "20"}  # this is not about the bound
+        session.more["SP_TELEMETRY_PYTHON"] = python
         session.start()
         session.hook("prompt", prompt="/plan")
         assert session.raw("prompt", b'{"half').stdout == b""

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 
-from sp_telemetry.reports.catalogue import REPORTS
+from sp_telemetry.reports.catalogue import COSTS, REPORTS
 
 HELP = "cost, tokens, sessions, tools, errors: by chapter, feature, user, day, …"
 EPILOG = """\
@@ -15,6 +15,8 @@ examples:
   sp-telemetry report cost                                   by chapter, the last 30 days
   sp-telemetry report cost --chapter 33 --by day --since 7d  one chapter, this week
   sp-telemetry report cost --by user,feature --from 2026-11-01 --to 2026-11-30 --format csv
+  sp-telemetry report cost --cost both                       as reported, and by the price list
+  sp-telemetry report cost-differences --by reason,model     where the two differ, and why
   sp-telemetry report tokens --by model
   sp-telemetry report errors --since 12h --json
 
@@ -36,6 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chapter", metavar="NAME", help="its name or its number: 33-agent-telemetry, 33")
     parser.add_argument("--session", metavar="ID")
     parser.add_argument("--type", metavar="NAME", help="only events of this type, where a report reads several")
+    parser.add_argument("--cost", choices=tuple(COSTS), help="of the report cost: as reported by Claude Code (default), computed from "
+                        "tokens by the price list, or both")  # fmt: skip
     parser.add_argument("--format", choices=("table", "text", "json", "csv", "markdown"), default="table",
                         help="text is the table without colours, 80 wide, at most a screen long")  # fmt: skip
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
@@ -43,6 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sp_telemetry.errors import UsageError
     from sp_telemetry.home import Home
     from sp_telemetry.reports import render
     from sp_telemetry.reports.parameters import FILTERS, chosen, parameters
@@ -52,6 +57,11 @@ def run(args: argparse.Namespace) -> int:
     if args.report is None:
         return _list(args.format)
     report = chosen(args.report)
+    if args.cost:
+        if report.name != "cost":
+            hint = "`report cost-differences` says where the two differ."
+            raise UsageError(f"--cost belongs to the report cost, not to {report.name}.", hint)
+        report = COSTS[args.cost]
     home = Home.open()
     settings = home.settings()
     limit = args.limit if args.limit is not None else _TABLE_ROWS.get(args.format, 0)
@@ -77,8 +87,8 @@ def _list(format: str) -> int:
         print(json.dumps(known, indent=2))
         return 0
     for report in REPORTS.values():
-        print(f"{report.name:9} {report.help}")
-        print(f"{'':9} --by {', '.join(report.groupings)} (default {report.default_by})")
+        print(f"{report.name:16} {report.help}")
+        print(f"{'':16} --by {', '.join(report.groupings)} (default {report.default_by})")
     print("\nFor example: cost --chapter 33 --by day --since 7d")
     return 0
 

@@ -6,7 +6,7 @@ group, unattributed, total), the names in group_1 … group_3, the columns decla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sp_telemetry import resources
 
@@ -38,9 +38,10 @@ class Report:
     source: str  # the events that it reads, in words
     types: tuple[str, ...]  # what --type may be; empty: anything
     types_help: str = ""
+    file: str = ""
 
     def sql(self) -> str:
-        return query(f"{self.name}.sql")
+        return query(f"{self.file or self.name}.sql")
 
 
 def query(file: str) -> str:
@@ -64,6 +65,20 @@ REPORTS = {
                 Column("unpriced_tokens", "unpriced tokens", "tokens", 9),
             ),
             "cost_usd", "cost", "api_request events", ("api_request",),
+        ),
+        Report(
+            "cost-differences", "where what Claude Code reported and what the price list says differ, and why", "reason",
+            ("reason", "model", "version", "request", *_COMMON),
+            (
+                Column("difference_usd", "reported more", "money"),
+                Column("requests", "requests", "count"),
+                Column("reported_usd", "reported", "money", 1),
+                Column("computed_usd", "computed", "money", 1),
+                Column("sessions", "sessions", "count", 3),
+                Column("unpriced_requests", "unpriced", "count", 9),
+                Column("unpriced_tokens", "unpriced tokens", "tokens", 9),
+            ),
+            "difference_usd", "difference", "api_request events, transcripts, the price list", ("api_request",),
         ),
         Report(
             "tokens", "what was read, written and cached", "model", (*_COMMON, "model"),
@@ -127,3 +142,20 @@ REPORTS = {
         ),
     )
 }  # fmt: skip
+
+_COST = REPORTS["cost"]
+_BY_LIST = replace(_COST, file="cost-computed", source="api_request events, transcripts, the price list")
+#: the ways to say what was spent (`report cost --cost`)
+COSTS = {
+    "reported": _COST,
+    "computed": _BY_LIST,
+    "both": replace(
+        _BY_LIST,
+        columns=(
+            Column("reported_usd", "reported", "money"),
+            Column("cost_usd", "computed", "money"),
+            Column("difference_usd", "reported more", "money"),
+            *_COST.columns[1:],
+        ),
+    ),
+}

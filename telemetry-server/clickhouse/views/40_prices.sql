@@ -50,13 +50,14 @@ ASOF LEFT JOIN telemetry.prices AS p
 ON t.price_model = p.model AND t.price_tier = p.tier AND t.day >= p.valid_from;
 
 -- Each api_request with both costs: what Claude Code reported, and what its tokens cost at the prices of its day. Events don't tell
--- where inference ran and what was searched, nor those of older versions for how long caches were written; where the transcript does, that counts. computed_usd is
--- NULL where no price is known, reported_usd for rows that were filled in from a transcript.
+-- where inference ran and what was searched, nor those of older versions for how long caches were written; where the transcript does,
+-- that counts. computed_usd is NULL where no price is known, reported_usd for rows that were filled in from a transcript.
 CREATE VIEW IF NOT EXISTS telemetry.request_costs AS
 WITH
     (SELECT mapFromArrays(groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
 SELECT
     e.*,
+    p.price AS price,
     if(e.source = 'transcript', NULL, e.cost_usd) AS reported_usd,
     if(p.model != '' AND e.day < p.valid_to,
        telemetry_price(p.price, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_creation_tokens, e.written_for_1h,

@@ -1,0 +1,155 @@
+"""The price list in the store: as of the day, own rows, unknown models; and where its sums differ from what was reported, why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sp_telemetry.errors import UsageError
+from sp_telemetry.reports.catalogue import COSTS, REPORTS
+from sp_telemetry.store import prices, schema
+from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store.pipeline import Lane, Pipeline
+from tests.server import as_json, log_request
+
+SESSION = "00000000-0000-4000-8000-00000000cafe"
+OCTOBER_6 = 1_791_244_800  # 2026-10-06 00:00 UTC
+DAY = 86_400
+NONE = {name: "" for name in ("from", "to", "user", "session", "chapter", "feature", "type")}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handle]:
+    engine = Engine(tmp_path_factory.mktemp("prices") / "store")
+    with engine.handle() as handle:
+        schema.migrate(handle)
+        yield handle
+    engine.close()
+
+
+@pytest.fixture
+def handle(store: Handle) -> Handle:
+    for table in ("telemetry_events", "transcript_copies", "model_prices"):
+        store.run(f"TRUNCATE TABLE telemetry.{table}")
+    store.run("ALTER TABLE telemetry.schema_migrations DELETE WHERE name = 'prices' SETTINGS mutations_sync = 2")
+    prices.load(store)
+    return store
+
+
+def send(handle: Handle, *requests: dict[str, Any]) -> None:
+    """api_request events; `transcript` of each goes to its line there."""
+    events, copies = [], []
+    for number, request in enumerate(requests):
+        at, told = request.pop("at", OCTOBER_6 + 40 * DAY), request.pop("transcript", None)
+        event = {
+            "name": "api_request", "time_ns": at * 10**9 + number, "session.id": SESSION, "event.sequence": number, "user.id": "u",
+            "model": "claude-opus-5-5", "request_id": f"req_0000{number:04d}", "input_tokens": 1_000_000, "output_tokens": 0,
+        } | request  # fmt: skip
+        events.append(event)
+        if told is not None:
+            same = {name: event[name] for name in ("request_id", "model", "input_tokens", "cache_creation_tokens") if name in event}
+            copy = {"file_id": "0" * 32, "message_id": f"msg_0000{number:04d}", "attempts": 1, "read_at": "1.0", "timestamp": f"{at}.0"}
+            copies.append(copy | same | {"session_id": SESSION, "stop_reason": "end_turn"} | told)
+    with Pipelines(handle) as pipeline:
+        pipeline.store(Lane("logs", "json"), [as_json(log_request(events))])
+    if copies:
+        handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", ["\n".join(map(json.dumps, copies)).encode()])
+
+
+class Pipelines:
+    """A pipeline whose temporary tables go with it: a handle has them once."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> Pipeline:
+        for signal in ("logs", "metrics", "traces"):
+            self._handle.run(f"DROP TEMPORARY TABLE IF EXISTS stage_{signal}")
+        return Pipeline(self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def ask(handle: Handle, report: Any, by: str, **more: str) -> list[dict[str, Any]]:
+    sql = report.sql()
+    return json.loads(handle.query(sql, "JSON", NONE | {"by": by, "tz": "UTC", "limit": "0", "from": "2026-01-01"} | more))["data"]
+
+
+def computed(handle: Handle) -> list[float | None]:
+    rows = json.loads(handle.query("SELECT computed_usd FROM telemetry.request_costs ORDER BY timestamp", "JSONCompact"))["data"]
+    return [row[0] for row in rows]
+
+
+def test_the_price_is_that_of_the_day(handle: Handle) -> None:
+    reads = {"model": "claude-sonnet-5-5", "input_tokens": 0, "cache_read_tokens": 1_000_000, "cost_usd": 0.2}
+    send(handle, reads | {"at": OCTOBER_6 + DAY - 1}, reads | {"at": OCTOBER_6 + DAY})
+    assert computed(handle) == [pytest.approx(0.2), pytest.approx(0.1)]
+
+
+def test_a_model_without_a_price_is_unpriced_with_its_tokens(handle: Handle) -> None:
+    send(handle, {"model": "claude-nobody-knows-9", "cost_usd": 4.0}, {"cost_usd": 4.0})
+    assert computed(handle) == [None, 4.0]
+    total = ask(handle, COSTS["both"], "model")[-1]
+    assert (total["cost_usd"], total["reported_usd"], total["difference_usd"]) == (4.0, 8.0, 0.0)
+    assert (int(total["unpriced_requests"]), int(total["unpriced_tokens"])) == (1, 1_000_000)
+
+
+def test_own_prices_stand_in_place_of_the_shipped_ones_of_their_model_and_tier(handle: Handle, tmp_path: Path) -> None:
+    own = tmp_path / "prices.csv"
+    own.write_text("model,tier,valid_from,input,output\nclaude-opus-5-5,standard,2026-11-10,1,5\nours/private-7,,,3,4\n")
+    assert prices.load(handle, own) and not prices.load(handle, own)
+    at = OCTOBER_6 + 34 * DAY  # the day before 2026-11-10
+    send(handle, {"at": at}, {"at": at + DAY}, {"at": at + DAY + 1, "model": "ours/private-7"},
+         {"at": at + DAY + 2, "speed": "fast"}, {"at": at + DAY + 3, "model": "claude-opus-5"})  # fmt: skip
+    assert computed(handle) == [None, 1.0, 3.0, 8.0, 5.0]
+    assert prices.load(handle)  # and away again
+    assert computed(handle) == [4.0, 4.0, None, 8.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["model,input,output\nx,dear,2\n", "model,costs\nx,1\n", "model,tier,input,output\nx,cheap,1,2\n", b"\xff\xfe"]
+)
+def test_own_prices_that_cannot_be_read_leave_the_list_as_it_was(handle: Handle, tmp_path: Path, text: str | bytes) -> None:
+    before = handle.query("SELECT * FROM telemetry.prices ORDER BY ALL")
+    own = tmp_path / "prices.csv"
+    own.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=r"prices\.csv can't be read"):
+        prices.load(handle, own)
+    assert handle.query("SELECT * FROM telemetry.prices ORDER BY ALL") == before
+
+
+def test_each_difference_has_its_reason(handle: Handle) -> None:
+    hour = {"input_tokens": 0, "cache_creation_tokens": 1_000_000, "cache_creation_1h_tokens": 1_000_000}
+    send(
+        handle,
+        {"cost_usd": 4.0},  # as the list says
+        hour | {"cost_usd": 5.0},
+        hour | {"cost_usd": 5.0, "cache_creation_1h_tokens": 0, "transcript": {"cache_creation_1h_tokens": 1_000_000}},
+        {"cost_usd": 4.0, "transcript": {"inference_geo": "us"}},
+        {"cost_usd": 4.0, "transcript": {"web_searches": 2}},
+        {"cost_usd": 4.0, "transcript": {"service_tier": "batch"}},
+        {"cost_usd": 4.0, "speed": "fast"},
+        {"cost_usd": 0.1, "model": "claude-haiku-5-5"},
+        {"cost_usd": 0.2, "model": "claude-sonnet-5-5", "input_tokens": 0, "cache_read_tokens": 1_000_000},
+        {"cost_usd": 5.0},
+        {"cost_usd": 0.0},
+        {"cost_usd": 4.0, "model": "claude-nobody-knows-9"},
+        {"cost_usd": 1.234},
+    )
+    expected = {
+        "cache writes for 1 hour counted as for 5 minutes": (2, -6.0), "inference in the US not counted": (1, -0.4),
+        "web searches not counted": (1, -0.02), "batch discount not counted": (1, 2.0), "price of tier standard instead of fast": (1, -4.0),
+        "price of tier standard instead of long": (1, -0.4), "price of another day": (1, 0.1), "price of another model": (1, 1.0),
+        "not priced by Claude Code": (1, -4.0), "no price in the list": (1, 0.0), "unknown": (1, -2.766),
+    }  # fmt: skip
+    *groups, total = ask(handle, REPORTS["cost-differences"], "reason")
+    assert {row["group_1"]: (int(row["requests"]), pytest.approx(row["difference_usd"])) for row in groups} == expected
+    assert (int(total["requests"]), total["difference_usd"]) == (12, pytest.approx(sum(more for _, more in expected.values())))
+    both = ask(handle, COSTS["both"], "model")[-1]
+    assert both["difference_usd"] == pytest.approx(total["difference_usd"])  # nothing differs beside these
+    assert len(ask(handle, REPORTS["cost-differences"], "request,reason,version")) == 13

@@ -7,15 +7,18 @@ many the one that has waited longest makes room, so that who has something to sa
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from sp_telemetry.serve import peer
 
-REQUEST_S = 15  # for a first request's head to arrive
+REQUEST_S = 10  # for a first request's head to arrive
 KEEP_ALIVE_S = 75  # for a next request to begin
 CONNECTIONS = 200  # a listener
+LINGER_S = 2  # to read on after a refusal, so that the client gets to read it
 MAX_LINE = 1 << 18  # of the head: a query may stand in the address
 STRANGER = b"Refused: this listener answers to the programs of the user who runs it.\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -23,6 +26,30 @@ _REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: c
     len(STRANGER),
     STRANGER,
 )
+
+
+class _Seldom(logging.Filter):
+    """Each kind of complaint once in a while, in a line where it is the client's fault: it could be made a thousand times a second."""
+
+    EVERY_S = 60
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[object, ...], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        kind = (record.msg, type(error))
+        if time.monotonic() - self._told.get(kind, float("-inf")) < self.EVERY_S:
+            return False
+        self._told[kind] = time.monotonic()
+        if isinstance(error, http_exceptions.HttpProcessingError):
+            record.msg, record.args, record.exc_info = "a request that is not HTTP: %s", (error.message[:200],), None
+        return True
+
+
+log = logging.getLogger("sp_telemetry.http")
+log.addFilter(_Seldom())
 
 
 async def listen(runner: web.AppRunner, address: str, port: int, other_users: bool = False) -> asyncio.Server:
@@ -68,8 +95,14 @@ class Connection(web.RequestHandler):
 
     def __init__(self, connections: Connections, server: web.Server) -> None:
         super().__init__(
-            server, loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=KEEP_ALIVE_S, max_line_size=MAX_LINE
-        )  # fmt: skip
+            server,
+            loop=asyncio.get_running_loop(),
+            logger=log,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_S,
+            lingering_time=LINGER_S,
+            max_line_size=MAX_LINE,
+        )
         self._connections = connections
         self._begun = False  # a request, of which the head has not arrived whole
         self._strange = False

@@ -20,21 +20,29 @@ WITH
           AND if({feature:String} = '', true, feature = replaceOne({feature:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
     ),
-    -- First look, without FINAL, which is the most that can be had at this price: a session whose numbers are simply 0, 1, … n, once
-    -- each, is whole. All others, also those with events that came twice and were not merged yet, are looked at closely.
+    -- First look. What a session's summary says holds if the session lies in the range and nothing of it was written since: its numbers
+    -- are simply 0, 1, … n, once each. All others are looked at closely. A minute back: see maintenance/sessions.sql.
+    (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns,
     (
-        SELECT tuple(sumIf(received, whole), count(), groupArrayIf(session_id, NOT whole))
+        SELECT tuple(sumIf(n, settled), countIf(settled), groupArrayIf(session_id, NOT settled), groupUniqArrayArray(said))
         FROM
         (
-            SELECT
-                session_id,
-                count() AS received,
-                max(assumeNotNull(event_sequence)) + 1 AS highest,
-                received = highest AND groupBitmap(toUInt32(assumeNotNull(event_sequence))) = highest AS whole
-            FROM telemetry.telemetry_events
-            WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
-              AND if({user:String} = '', true, user_id = {user:String})
-              AND if({session:String} = '', true, session_id = {session:String})
+            SELECT session_id, max(s.numbered) AS n, min(s.settled) AS settled, groupUniqArrayArray(s.versions) AS said
+            FROM
+            (
+                SELECT session_id, numbered, whole AND started_at >= since AND ended_at < until AS settled, versions
+                FROM telemetry.session_summaries FINAL
+                WHERE started_at < until AND ended_at >= since AND numbered > 0
+                  AND if({user:String} = '', true, user_id = {user:String})
+                UNION ALL
+                SELECT session_id, 0, false, groupUniqArrayIf(toString(service_version), event_type = 'api_request' AND service_version != '')
+                FROM telemetry.telemetry_events
+                WHERE timestamp >= since AND timestamp < until
+                  AND (received_at >= fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns)
+                  AND if({user:String} = '', true, user_id = {user:String})
+                GROUP BY session_id
+            ) AS s
+            WHERE if({session:String} = '', true, session_id = {session:String})
               AND if({chapter:String} = '' AND {feature:String} = '', true, session_id IN (SELECT session_id FROM chosen))
             GROUP BY session_id
         )
@@ -58,6 +66,7 @@ WITH
     reached AS
     (
         SELECT
+            session_id,
             times,
             max(times) OVER (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS expected_times,
             if(row_number() OVER upwards = 1,
@@ -67,17 +76,11 @@ WITH
         WINDOW upwards AS (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
     )
 SELECT
-    first_look.2 AS sessions,
+    assumeNotNull(first_look.2) + uniqExact(session_id) AS sessions,
     assumeNotNull(first_look.1) + sum(times) AS received,
     toUInt64(sum(toInt64(expected_times) * (left_out + 1) - toInt64(times))) AS gaps,
     received + gaps AS expected,
-    (
-        SELECT arraySort(groupUniqArrayIf(toString(service_version), service_version != ''))
-        FROM telemetry.telemetry_events
-        WHERE event_type = 'api_request' AND timestamp >= since AND timestamp < until
-          AND if({user:String} = '', true, user_id = {user:String})
-          AND if({session:String} = '', true, session_id = {session:String})
-    ) AS versions,
+    arraySort(assumeNotNull(first_look.4)) AS versions,
     -- these send their requests chunked, which some receivers lose (ours does not)
     arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
                 versions) AS chunked_versions

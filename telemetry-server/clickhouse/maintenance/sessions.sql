@@ -9,7 +9,7 @@ WITH
     stale AS
     (
         SELECT session_id, min(timestamp) AS since FROM telemetry.telemetry_events
-        WHERE (received_at > fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns) AND session_id != ''
+        WHERE (received_at >= fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns) AND session_id != ''
         GROUP BY session_id
     ),
     first_of_stale AS
@@ -43,7 +43,10 @@ SELECT
     sumIf(e.cache_read_tokens, e.event_type = 'api_request') AS cache_read_tokens,
     sumIf(e.cache_creation_tokens, e.event_type = 'api_request') AS cache_creation_tokens,
     sumIf(e.duration_ms, e.event_type = 'api_request') AS api_duration_ms,
-    count() AS events
+    count() AS events,
+    count(e.event_sequence) AS numbered,
+    max(e.event_sequence) + 1 = numbered AND groupBitmapIf(toUInt32(assumeNotNull(e.event_sequence)), isNotNull(e.event_sequence)) = numbered AS whole,
+    arraySort(groupUniqArrayIf(toString(e.service_version), e.event_type = 'api_request' AND e.service_version != '')) AS versions
 FROM (SELECT *, written_ns FROM telemetry.telemetry_events FINAL) AS e
 WHERE session_id IN (SELECT session_id FROM stale) AND e.timestamp >= (SELECT * FROM first_of_stale)
 GROUP BY session_id

@@ -9,7 +9,7 @@ WITH
     stale AS
     (
         SELECT toStartOfHour(timestamp) AS hour, max(written_ns) AS written FROM telemetry.telemetry_events
-        WHERE (received_at > fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns)
+        WHERE (received_at >= fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns)
             AND timestamp >= {oldest:DateTime('UTC')}
         GROUP BY hour
     ),

@@ -25,7 +25,10 @@ CREATE TABLE IF NOT EXISTS telemetry.session_summaries
     cache_read_tokens     UInt64,
     cache_creation_tokens UInt64,
     api_duration_ms       UInt64,
-    events                UInt64
+    events                UInt64,
+    numbered              UInt64 COMMENT 'events that carry event.sequence',
+    whole                 Bool COMMENT 'their numbers are 0, 1, … numbered - 1, once each: nothing was lost before the last',
+    versions              Array(String) COMMENT 'versions of Claude Code that made its requests'
 )
 ENGINE = ReplacingMergeTree(version)
 ORDER BY session_id

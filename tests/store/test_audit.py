@@ -414,3 +414,16 @@ def test_the_secret_of_the_ids_is_its_own(running, configuration, of):
     mine, theirs = (files.find(configuration.environ, secret).files[0] for secret in (SECRET, "another"))
     assert mine.file_id != theirs.file_id and mine.folder_id != theirs.folder_id
     assert files.machine(SECRET) != files.machine("another")
+
+
+def test_it_is_a_report_as_well_as_a_command(running, configuration, of):
+    """So `/telemetry-report audit` is answered in a session: the plugin hands its arguments to `report`."""
+    session = _session(of, NOW - 5 * DAY, 3)
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    done = _command(running, configuration, "report", "audit", "--session", of, "--format", "text")
+    assert done.stdout.startswith("3 of 3 requests in both · 0 missing"), done.stderr
+    assert json.loads(_command(running, configuration, "report", "audit", "--session", of, "--json").stdout)["both"] == 3
+    refused = _command(running, configuration, "report", "audit", "--by", "day")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--since" in refused.stderr

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.report is None:
         return _list(args.format)
+    if args.report == "audit":
+        return _audit(args)
     report = chosen(args.report)
     if args.cost:
         if report.name != "cost":
@@ -79,6 +81,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(args: argparse.Namespace) -> int:
+    """`/telemetry-report audit`, and whoever types it here: the command of that name."""
+    from sp_telemetry.cli import audit
+    from sp_telemetry.errors import UsageError
+
+    unknown = [name for name in ("by", "tz", "user", "feature", "chapter", "type", "limit", "cost") if getattr(args, name) is not None]
+    if unknown or args.format in ("csv", "markdown"):
+        option = unknown[0] if unknown else f"format {args.format}"
+        raise UsageError(f"The audit has no --{option}.", "Allowed are --since, --from, --to, --session and --json.")
+    args.json, args.grace = args.format == "json", audit.GRACE_S
+    return audit.run(args)
+
+
 def _list(format: str) -> int:
     if format == "json":
         import json
@@ -89,6 +104,7 @@ def _list(format: str) -> int:
     for report in REPORTS.values():
         print(f"{report.name:16} {report.help}")
         print(f"{'':16} --by {', '.join(report.groupings)} (default {report.default_by})")
+    print("audit     every request in the transcripts against the telemetry: what is missing, and why")
     print("\nFor example: cost --chapter 33 --by day --since 7d")
     return 0
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.serve import trouble
+from sp_telemetry.serve import memory, trouble
 from sp_telemetry.serve.intake import Intake
 from sp_telemetry.settings import Settings
 from sp_telemetry.store import maintenance
@@ -41,6 +41,7 @@ class Upkeep:
         """Finish what the last end may have left undone, then watch."""
         await self._do(maintenance.reattribute_newest, AT_START_S)
         await self._do(maintenance.summarise_future, self._settings.retention_events_days)
+        await self._do(memory.release)
         self._tasks = [asyncio.create_task(self._watch_contexts()), asyncio.create_task(self._watch_events())]
 
     async def close(self) -> None:
@@ -91,6 +92,7 @@ class Upkeep:
         since = min(self._intake.inserts_since.take(), self._events_left)
         done = await self._do(maintenance.summarise, self._settings.retention_events_days, since)
         self._events_left = NEVER if done else since
+        await self._do(memory.release)
         return done
 
     async def _do(self, work: Callable[..., None], *arguments: float) -> bool:

@@ -1,4 +1,4 @@
-"""The start of a session: the server is started if it is down, the model gets one line, the person another one."""
+"""The start of a session: the server is started if it is down, gaps are filled in, the model gets one line, the person another one."""
 
 import os
 import time
@@ -10,6 +10,7 @@ from session import detach
 
 ASK_S = 0.1
 AGAIN_S = 60  # a server that is starting is not started again before this
+FILL_IN_S = 3600
 
 
 def lines(source, found, home, settings, reached):
@@ -54,12 +55,23 @@ def today(home, settings):
 
 def start_server(home, settings):
     """Starts the embedded server and does not wait for it; of sessions that start at once, one does."""
-    if not settings.made or not settings.on("autostart"):
+    if not settings.made or not settings.on("autostart") or not _due(os.path.join(home, "hooks", "starting"), AGAIN_S):
         return False
-    path = os.path.join(home, "hooks", "starting")
+    return _start([command(), "up", "--quiet"], home)
+
+
+def fill_in(home, settings):
+    """What telemetry missed, from the transcripts, where set-up was told to: at most hourly, and not waited for."""
+    if not settings.made or not settings.chosen("backfill") or not _due(os.path.join(home, "hooks", "backfill"), FILL_IN_S):
+        return False
+    return _start([command(), "backfill", "--quiet"], home)
+
+
+def _due(path, seconds):
+    """Whether this was last done that long ago; if so it counts as done now. Of sessions that ask at once, one is told yes."""
     with Lock(path + ".lock", wait=False) as lock:
         try:
-            if not lock.taken or time.time() - os.stat(path).st_mtime < AGAIN_S:
+            if not lock.taken or time.time() - os.stat(path).st_mtime < seconds:
                 return False
         except FileNotFoundError:
             pass
@@ -68,8 +80,8 @@ def start_server(home, settings):
         try:
             places.replace(path, str(os.getpid()))
         except OSError:
-            return False  # without a mark that holds, every session would start one
-    return _start([command(), "up", "--quiet"], home)
+            return False  # without a mark that holds, every session would do it
+    return True
 
 
 def command():

@@ -106,6 +106,11 @@ class Settings:
         value = self._environ.get("SP_TELEMETRY_" + name.upper()) or self._values.get(name, True)
         return str(value).lower() not in ("0", "false", "no", "off")
 
+    def chosen(self, name):
+        """A switch that is off unless somebody switched it on."""
+        value = self._environ.get("SP_TELEMETRY_" + name.upper()) or self._values.get(name, False)
+        return str(value).lower() in ("1", "true", "yes", "on")
+
     def port(self, name):
         """Where the server listens: what the running one wrote, else the setting, else the usual port."""
         ports = read_json(os.path.join(self._home, "server.json")).get("ports")

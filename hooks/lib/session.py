@@ -61,6 +61,7 @@ def observe(what, call, home, shell_directory=""):
 
         if not reached:
             opening.start_server(home, settings)
+        opening.fill_in(home, settings)
         if start in ("startup", "clear"):
             forget_old(os.path.dirname(state_file))
         return opening.lines(start, found, home, settings, reached)

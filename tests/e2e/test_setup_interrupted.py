@@ -80,8 +80,10 @@ def test_twice_at_once(bare: Bare) -> None:
     assert bare.run("uninstall")[0] == 0 and bare.settings.read_bytes() == ORIGINAL
 
 
-@pytest.mark.parametrize(("typed", "person"), [("\n\n", "ada"), ("Ada Lovelace\ny\n", "Ada Lovelace"), ("\nn\n", None)])
-def test_in_a_terminal_it_asks(bare: Bare, typed: str, person: str | None) -> None:
+@pytest.mark.parametrize(
+    ("typed", "person", "backfill"), [("\n\n\n", "ada", False), ("Ada Lovelace\ny\ny\n", "Ada Lovelace", True), ("\n\nn\n", None, False)]
+)
+def test_in_a_terminal_it_asks(bare: Bare, typed: str, person: str | None, backfill: bool) -> None:
     ours, theirs = pty.openpty()
     process = bare.start("setup", stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
@@ -96,13 +98,14 @@ def test_in_a_terminal_it_asks(bare: Bare, typed: str, person: str | None) -> No
             break
         shown += piece
     os.close(ours)
-    assert process.wait(timeout=60) == 0
     screen = shown.decode()
-    assert "Name to report under [ada]" in screen and "Go on? [Y/n]" in screen
+    assert process.wait(timeout=60) == 0, screen
+    assert "Name to report under [ada]" in screen and "fill in what is missing?" in screen and "Go on? [Y/n]" in screen
     if person is None:
         assert "Nothing was changed." in screen and bare.settings.read_bytes() == ORIGINAL and not bare.home.path.exists()
     else:
         assert f"read back under the name {person}" in screen
+        assert bare.home.settings().backfill is backfill  # only after a clear yes
         assert claude_settings.read(bare.settings).env["OTEL_RESOURCE_ATTRIBUTES"].endswith("=" + person.replace(" ", "%20"))
 
 

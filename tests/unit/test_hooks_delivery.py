@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -318,3 +319,28 @@ def test_states_of_old_sessions_go(session: Session) -> None:
     session.start()
     assert not old.exists()
     assert (session.home / "hooks" / f"{session.id}.json").exists()
+
+
+@pytest.mark.parametrize(("config", "expected"), [("", []), ("backfill = false\n", []), ("backfill = true\n", ["backfill --quiet"])])
+def test_gaps_are_filled_in_once_an_hour_where_somebody_agreed(session: Session, otlp: OtlpRecorder, config: str, expected: list) -> None:
+    configured(session, config)
+    started = session.scratch / "started"
+    stand_in(session, f"echo \"$@\" >>'{started}'; sleep 5\n")
+    begun = time.monotonic()
+    session.start()
+    session.start("resume")
+    assert time.monotonic() - begun < 4  # it is not waited for
+    assert lines_of(started, len(expected)) == expected
+    if expected:
+        an_hour_ago = time.time() - 3601
+        os.utime(session.home / "hooks" / "backfill", (an_hour_ago, an_hour_ago))
+        session.start()
+        assert lines_of(started, 2) == expected * 2
+
+
+def test_nothing_is_filled_in_before_set_up(session: Session, otlp: OtlpRecorder) -> None:
+    started = session.scratch / "started"
+    stand_in(session, f"echo \"$@\" >>'{started}'\n")
+    session.more["SP_TELEMETRY_BACKFILL"] = "1"
+    session.start()
+    assert lines_of(started, 1) == []

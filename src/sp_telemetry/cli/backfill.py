@@ -24,6 +24,7 @@ It can be run at any time and twice. When the event itself arrives after all, it
 
 `sp-telemetry setup --backfill` lets the start of a session do this once an hour.
 """
+PATIENCE_S = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,18 +32,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be filled in, or with --remove taken back")
     parser.add_argument("--remove", action="store_true", help="take back what was filled in")
     parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--quiet", action="store_true", help="for hooks: say nothing, stand back, wait for a server that starts")
 
 
 def run(args: argparse.Namespace) -> int:
     import time
     from datetime import UTC, datetime
 
+    from sp_telemetry.errors import ServerUnreachable
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, machine_zone, zone_named
     from sp_telemetry.store.client import connect
     from sp_telemetry.transcripts import backfill, files, reading
 
+    if args.quiet:
+        os.nice(10)
     home = Home.open()
     settings = home.settings()
     kept = settings.retention_events_days
@@ -50,6 +54,13 @@ def run(args: argparse.Namespace) -> int:
     if args.since:
         since = max(age(args.since, zone_named(settings.timezone or machine_zone()), datetime.now(UTC)).timestamp(), since)
     client = connect(home, settings, WRITER)
+    for _ in range(PATIENCE_S if args.quiet else 0):
+        try:
+            client.query("SELECT 1")
+            break
+        except ServerUnreachable:
+            time.sleep(1)
+            client = connect(home, settings, WRITER)
     if args.remove:
         removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")

@@ -23,6 +23,9 @@ examples:
 
 It can be run again at any time, also after having been interrupted. `sp-telemetry uninstall` takes it back.
 """
+BACKFILL = """\
+When the server was down or telemetry off, Claude Code's own transcripts still know each request. Read them at the start of a session, at
+most hourly, and fill in what is missing? Only tokens, models, times, branches and directories are kept. [y/N] """
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
@@ -34,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines; needs --yes or --dry-run")
     parser.add_argument("--person", metavar="NAME", help="under whose name the cost is reported")
     parser.add_argument("--autostart", action=switch, help="let the start of a session start the server [yes]")
+    parser.add_argument("--backfill", action=switch, help="let the start of a session fill in, at most hourly, what telemetry missed [no]")
     parser.add_argument("--console", action=switch, help="export to the terminal too, for debugging `claude -p`")
     parser.add_argument("--prometheus", action=switch, help="serve the metrics to Prometheus too, on port 9464")
     parser.add_argument("--traces", action=switch, help="export spans too (beta)")
@@ -63,8 +67,9 @@ def _run(args: argparse.Namespace) -> int:
 
     home = Home.open()
     options = Options(
-        args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force, args.bare_names
-    )
+        args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force, args.bare_names,
+        args.backfill,
+    )  # fmt: skip
     made = plan(home, os.environ, Path.cwd(), options)
     if not args.json:
         _show(made)
@@ -85,6 +90,8 @@ def _run(args: argparse.Namespace) -> int:
         refuse(made, options.force)
         if made.taken and args.bare_names is None:
             made = replace(made, put_bare_names=_agreed(f"Put {_names(made.taken)} into your commands folder? [Y/n] ", True) or None)
+        if args.backfill is None and not home.settings().backfill and (chosen := _agreed(BACKFILL, False)):
+            made = replace(made, config=made.config | {"backfill": chosen})
         if not _agreed("Go on? [Y/n] ", True):
             print("Nothing was changed.")
             return 0

@@ -33,6 +33,8 @@ class Options:
     force: bool = False
     #: put the commands' bare names into the user's commands folder; None leaves there what a set-up put there
     bare_names: bool | None = None
+    #: consent to fill in from Claude Code's transcripts what telemetry missed, at the start of a session
+    backfill: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
     config: dict[str, Any] = {"person": person}
     if options.autostart is not None and options.autostart != settings.autostart:
         config["autostart"] = options.autostart
+    if options.backfill is not None and options.backfill != settings.backfill:
+        config["backfill"] = options.backfill
     for name in PORTS:
         key = f"{name}_port"
         if settings.origins[key].startswith("SP_TELEMETRY_") and settings.values[key]:

@@ -2,8 +2,9 @@
 
     <home>/hooks/<session>.json    the last record, the files that decided, the repository and branch they were edited on
 
-Files are remembered only when they changed the decision: later ones win, so one that decides what already holds adds nothing. They
-are forgotten when the branch changes. A step lasts until another command starts one; a plain prompt goes on with it.
+Files are remembered only when they changed the decision: later ones win, so one that decides what already holds adds nothing. A chapter
+that a prompt names stands among them, as a path and never as what was typed. They are forgotten when the branch changes. A step lasts
+until another command starts one; a plain prompt goes on with it.
 
 A subagent's calls are taken for the session's: its edits count, its own directory (a worktree of its own) does not. Records are per
 session, and agents that run side by side would make it change back and forth.
@@ -169,12 +170,18 @@ def _look(what, call, state, settings):
 
         config = configfile.read(repository.toplevel or directory)[0]
     same_branch = state.get("at") == [repository.git_dir, repository.branch]
-    files = [name for name in state.get("files") or () if isinstance(name, str)] if same_branch else []
+    files = [one for one in state.get("files") or () if isinstance(one, (str, list))] if same_branch else []
     specs = gitfiles.spec_directories(repository.toplevel, rules.spec_roots(config))
     place = gitfiles.relative(repository, directory)
     prompt = call.get("prompt") if what == "prompt" else ""
     decision = rules.decide(repository.branch, place, files, specs, prompt, config)
     touched = _touched(what, call, repository, directory)
+    if isinstance(prompt, str) and any(c in "/0123456789" for c in prompt):
+        import mentions
+
+        named = mentions.chapter(prompt, repository, directory, config, gitfiles=gitfiles, rules=rules)
+        if named and rules.decide(files=[(named, "prompt")], config=config).chapter.value != decision.chapter.value:
+            touched = [named, "prompt"]
     if touched:
         later = rules.decide(repository.branch, place, [*files, touched], specs, prompt, config)
         if later != decision:

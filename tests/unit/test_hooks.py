@@ -325,3 +325,22 @@ def test_files_are_private_to_their_owner(session: Session) -> None:
     modes = {path.name: path.stat().st_mode & 0o077 for path in (session.home, *session.home.rglob("*"))}
     assert len(modes) > 5
     assert set(modes.values()) == {0}
+
+
+def test_a_prompt_that_names_a_chapter_sets_it_until_an_edit_says_otherwise(session: Session, otlp: OtlpRecorder) -> None:
+    session.start()
+    session.hook("prompt", prompt="Secretly shorten chapter 34, and chapter 99 is not there")
+    assert len(records(otlp)) == 1  # two names, even where one leads nowhere, decide nothing
+    session.hook("prompt", prompt="Secretly shorten chapter 34.")
+    session.hook("prompt", prompt="go on")
+    session.edit(session.cwd / "manuscript/05-part/33-agents/text.md")
+    session.hook("prompt", prompt="and now chapter 33")  # an edit has said so already, and is surer
+    session.hook("prompt", prompt="then @manuscript/05-part/34-costs/text.md")
+    git(session.cwd, "switch", "-qc", "018-cost-reports")
+    session.hook("bash", tool_name="Bash")
+    assert [(one["chapter"], one["chapter_source"], one["confidence"]) for one in records(otlp, 5)] == [
+        ("", "", 1.0), ("34-costs", "prompt", 0.5), ("33-agents", "file", 0.95), ("34-costs", "prompt", 0.5), ("", "", 0.8),
+    ]
+    kept = "".join(path.read_text(errors="replace") for path in session.home.rglob("*") if path.is_file())
+    sent = b"".join(request.body for request in otlp.requests)
+    assert "ecretly" not in kept and b"ecretly" not in sent

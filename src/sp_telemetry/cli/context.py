@@ -39,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cwd", metavar="DIR", default="", help="look in this directory instead of the current one")
     parser.add_argument("--branch", metavar="NAME", help="as if this branch were checked out")
     parser.add_argument("--file", metavar="PATH", action="append", default=[], help="as if this file had been edited (the last wins)")
-    parser.add_argument("--prompt", metavar="TEXT", default="", help="as if this prompt had been typed (only its command counts)")
+    help = "as if this prompt had been typed (its command counts, and a chapter that it names)"
+    parser.add_argument("--prompt", metavar="TEXT", default="", help=help)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

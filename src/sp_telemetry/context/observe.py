@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from sp_telemetry.context import configfile, gitfiles, record, repository, rules
+from sp_telemetry.context import configfile, gitfiles, mentions, record, repository, rules
 from sp_telemetry.errors import UsageError
 
 HINT = "Patterns and keys: sp-telemetry context --help."
@@ -135,10 +135,12 @@ def observe(
     if file and configfile.read(top) != (configuration, ""):
         notes.append(f"hooks can't read {configfile.NAME} and use the defaults: {configfile.read(top)[1]}")
     asked = found if branch is None else found._replace(branch=branch, note="as asked")
+    touched: list[Any] = [gitfiles.relative(found, name, start) for name in files]
+    named = mentions.chapter(prompt, found, start, configuration, gitfiles=gitfiles, rules=rules)
     decision = rules.decide(
         branch=asked.branch,
         directory=gitfiles.relative(found, start),
-        files=[gitfiles.relative(found, name, start) for name in files],
+        files=[*touched, (named, "prompt")] if named else touched,
         spec_directories=gitfiles.spec_directories(found.toplevel, rules.spec_roots(configuration)),
         prompt=prompt,
         config=configuration,

@@ -10,7 +10,8 @@ most one hole in it: `*` (anything) or `{feature}`, `{part}`, `{chapter}` (a nam
 (`chapter-33…`), `{feature:any}`, `{part:any}`, `{chapter:any}` (any name). A segment may end in `.*`, an extension that is left off.
 
 What is finer wins (a touched file over the working directory over the branch), and what is later wins (the last file first). The
-caller passes the files touched since the branch last changed. What matches nothing is '' and has no source: nothing is guessed.
+caller passes the files touched since the branch last changed, and among them, in their order, chapters that a prompt named. What matches
+nothing is '' and has no source: nothing is guessed.
 """
 
 from collections import namedtuple
@@ -50,7 +51,8 @@ DEFAULTS = {
 HOLES = ("*", "{feature}", "{feature:any}", "{part}", "{part:any}", "{chapter}", "{chapter:word}", "{chapter:any}")
 _ELSEWHERE = frozenset((".git", "node_modules", ".venv", "site-packages"))
 # How sure a finding is by its source; a present spec directory makes the branch's word certain.
-_SURE = {"file": 0.95, "cwd": 0.8, "branch": 0.6}
+_SURE = {"file": 0.95, "cwd": 0.8, "branch": 0.6, "prompt": 0.5}
+_WHY = {"file": "a touched file", "cwd": "the working directory", "branch": "branch", "prompt": "what the prompt names"}
 _UNWANTED = {code: None for span in ((0, 32), (127, 160), (0x2028, 0x202F), (0x2066, 0x206A)) for code in range(*span)}
 _UNWANTED.update({0x200E: None, 0x200F: None, 0xFEFF: None})
 
@@ -68,9 +70,12 @@ def clean(text: object) -> str:
 
 
 def decide(branch="", directory="", files=(), spec_directories=(), prompt="", config=None) -> Decision:
-    """What holds now. Paths are relative to the repository with `/` (absolute where there is none); `files` in the order touched."""
+    """What holds now. Paths are relative to the repository with `/` (absolute where there is none); `files` in the order touched.
+
+    One of `files` is a path, or (path, "prompt") for a chapter that was only named; of those a directory ends in `/`.
+    """
     settings = settle(config)
-    places = [(_segments(path), "file") for path in reversed(list(files or ()))]
+    places = [_place(one) for one in reversed(list(files or ()))]
     places.append(([*_segments(directory), ""], "cwd"))
     feature, spec_directory = _feature(_text(branch), places, [clean(path) for path in spec_directories or ()], settings["feature"])
     chapter, part = _chapter(_text(branch), places, settings)
@@ -225,9 +230,15 @@ def _segments(path):
     return [s for s in _text(path).split("/") if s not in ("", ".")][:MOST_SEGMENTS]
 
 
+def _place(one):
+    path, source = (one, "file") if isinstance(one, str) else (*one, "", "")[:2]
+    path = _text(path)
+    return [*_segments(path), ""] if source == "prompt" and path.endswith("/") else _segments(path), source
+
+
 def _feature(branch, places, present, settings):
     for segments, source in places:
-        for root in settings["specs"]:
+        for root in settings["specs"] if source != "prompt" else ():
             top = _segments(root)
             if segments[: len(top)] == top and len(segments) > len(top) + 1 and _shaped("feature", "", segments[len(top)]):
                 name = clean(segments[len(top)])
@@ -266,8 +277,8 @@ def _chapter(branch, places, settings):
             holes = match(pattern, segments) or {}
             chapter, part = clean(holes.get("chapter")), clean(holes.get("part"))
             if chapter or part:
-                why = {"file": "a touched file", "cwd": "the working directory", "branch": "branch"}[source] + " matches " + pattern
-                found = [Finding(value, source, _SURE[source], why) if value else NOTHING for value in (chapter, part)]
+                why = _WHY.get(source, "branch") + " matches " + pattern
+                found = [Finding(value, source, _SURE.get(source, 0.5), why) if value else NOTHING for value in (chapter, part)]
                 return found[0], found[1]
     return NOTHING, NOTHING
 

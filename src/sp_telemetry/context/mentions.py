@@ -3,7 +3,8 @@
 A name counts only where that chapter is there, in this repository, and where the prompt names no second one; else nothing is said. What
 leaves this module is the path of a chapter that exists: no word of the prompt.
 
-Standard library only, Python 3.9, and no import of a sibling: the hooks load this file by path, and only for a prompt that has a digit or a slash.
+Standard library only, Python 3.9, and no import of a sibling: the hooks load this file by path, and only for a prompt that has a digit or
+a slash.
 """
 
 import os
@@ -42,7 +43,7 @@ def chapter(prompt, repository, directory, config, *, gitfiles, rules) -> str:
 
 
 def named(prompt, inside, known, chapter_of) -> str:
-    """As `chapter`. `inside(path)` is a path that exists here, or ''; `known()` are chapters' paths; `chapter_of(path)` tells them apart."""
+    """As `chapter`. `inside(path)`: a path that exists here, or ''; `known()`: chapters' paths; `chapter_of(path)`: what tells them apart."""
     numbers, names, paths = _mentions(prompt[:MOST_TEXT])
     if len(numbers) > 1:
         return ""

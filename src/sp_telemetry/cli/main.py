@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": "every request in the transcripts against the telemetry: what is missing, and why",
     "backfill": "what telemetry missed, filled in from Claude Code's own transcripts",
     "context": "what feature, chapter and step hold here, and why",
+    "privacy": "what is kept of each attribute, by level and own rules",
     "up": "start the embedded server in the background",
     "down": "stop it; what is in flight is committed first",
     "restart": "stop it and start it again",

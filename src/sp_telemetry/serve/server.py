@@ -18,15 +18,17 @@ from aiohttp import web
 from sp_telemetry import __version__
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
+from sp_telemetry.privacy import own, sql
 from sp_telemetry.serve import clickhouse_http, guard, health, listener, otlp_grpc, otlp_http, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake
+from sp_telemetry.serve.policy import PolicyKeeper
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.serve.presence import Presence
 from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.settings import Settings
-from sp_telemetry.store import maintenance, prices, schema
+from sp_telemetry.store import maintenance, prices, privacy, schema
 from sp_telemetry.store.engine import Engine
 
 log = logging.getLogger("sp_telemetry")
@@ -69,6 +71,8 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.push_async_callback(intake.close)
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)
+        keeper = PolicyKeeper(engine, home)
+        stack.push_async_callback(keeper.close)
         observer = health.Observer(engine, home.store, intake, counters)
         stack.push_async_callback(observer.close)
         access = Access(
@@ -91,6 +95,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
             raise _port_in_use(settings.otlp_grpc_port) from None
         stack.push_async_callback(grpc_server.stop, CLOSE_CONNECTIONS_S)
         await upkeep.start()
+        await keeper.start()
         presence = Presence(engine, home.secret("server_id")[:16])
         stack.push_async_callback(presence.close)
         await presence.start()
@@ -106,7 +111,9 @@ def _open_store(home: Home, settings: Settings) -> Engine:
     engine = Engine(home.store, home.path / "engine")
     try:
         with engine.handle() as handle:
-            applied = schema.migrate(handle)
+            policy = own.load(home.path, settings.privacy_level, handle.query)
+            applied = schema.migrate(handle, privacy=sql.render(policy))
+            privacy.enforce(handle, policy)
             if applied:
                 log.info("schema: applied %s", ", ".join(applied))
             try:

@@ -43,8 +43,9 @@ def statements(text: str) -> Iterator[str]:
         yield statement.strip()
 
 
-def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
+def migrate(runner: Runner, up_to: str | None = None, privacy: str = "") -> list[str]:
     """Bring the store to this version's shape; returns the names of what was applied. `up_to` stops after that migration (for tests).
+    `privacy`: the functions of another policy than the default one, in place of 00_privacy.sql.
 
     A migration is recorded after its last statement, and each of its statements can be run again, so that being killed
     half-way only means that the next start goes on. Raises UsageError when an applied file was changed afterwards.
@@ -69,8 +70,7 @@ def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
     runner.query(
         f"INSERT INTO telemetry.installation (salt) SELECT '{secrets.token_hex(16)}' WHERE (SELECT count() FROM telemetry.installation) = 0"
     )
-    views = sorted((folder() / "views").glob("*.sql"))
-    text = "\n".join(file.read_text() for file in views)
+    text = _views_text(privacy)
     checksum = hashlib.sha256(text.encode()).hexdigest()
     if known.get("views") != checksum:
         record(runner, "views", "under way")  # being killed from here on, the next start makes them anew, whichever version it is
@@ -80,6 +80,16 @@ def migrate(runner: Runner, up_to: str | None = None) -> list[str]:
         record(runner, "views", checksum)
         applied.append("views")
     return applied
+
+
+def record_views(runner: Runner, privacy: str) -> None:
+    """The policy's functions were replaced: remember it, so that the next start need not make the views anew."""
+    record(runner, "views", hashlib.sha256(_views_text(privacy).encode()).hexdigest())
+
+
+def _views_text(privacy: str) -> str:
+    files = sorted((folder() / "views").glob("*.sql"))
+    return "\n".join(privacy if privacy and file.name == "00_privacy.sql" else file.read_text() for file in files)
 
 
 def recorded(runner: Runner) -> dict[str, str]:

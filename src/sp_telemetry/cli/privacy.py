@@ -1,0 +1,222 @@
+"""`sp-telemetry privacy`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sp_telemetry.errors import QueryFailed, ServerUnreachable, SpTelemetryError, UsageError
+from sp_telemetry.home import Home
+from sp_telemetry.privacy import own
+from sp_telemetry.privacy.policy import ATTRIBUTES, LEVELS, TREATMENTS, Policy
+
+HELP = "What is kept of each attribute, at which level, by which rules; and how to keep less."
+EPILOG = """\
+examples:
+  sp-telemetry privacy show                          the level in force, since when, own rules
+  sp-telemetry privacy show --attributes             what becomes of each attribute
+  sp-telemetry privacy check                         is privacy.toml good, and what does each of its rules do
+  sp-telemetry privacy check 'see ACME-1234'         what becomes of this text, and by which pattern
+  sp-telemetry privacy apply --level standard        from now on
+  sp-telemetry privacy apply --to-stored             bring what is stored down to the policy, for good
+  sp-telemetry privacy apply --to-stored --check     how many rows that would change
+
+Own rules are in privacy.toml in the home directory; docs/privacy.md describes them.
+"""
+SAMPLES = (
+    "mail grace.hopper@example.org from /home/grace/book", "curl -H 'Authorization: Bearer q7w8e9r0t1y2u3i4' https://example.org",
+    "Exit code 1 bash: line 1: pytset: command not found", "claude-sonnet-5-5", "017-usage-data-collection",
+)  # fmt: skip
+WAIT_S = 30
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="show|check|apply", required=True)
+    show = actions.add_parser("show", help="what is in force")
+    show.add_argument("--attributes", action="store_true", help="each attribute, what it is and what becomes of it")
+    show.add_argument("--json", action="store_true", help="for machines")
+    check = actions.add_parser("check", help="prove the rules, and explain them on samples")
+    check.add_argument("sample", nargs="*", help="texts to try")
+    check.add_argument("--level", choices=LEVELS, help="as if this were the level")
+    check.add_argument("--json", action="store_true", help="for machines")
+    apply = actions.add_parser("apply", help="let the rules and the level apply")
+    apply.add_argument("--level", choices=LEVELS, help="choose the level")
+    apply.add_argument("--to-stored", action="store_true", help="what is stored too; it can't be undone")
+    apply.add_argument("--check", action="store_true", help="change nothing, say what would change")
+    apply.add_argument("--yes", action="store_true", help="ask nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    home = Home.open()
+    return {"show": _show, "check": _check, "apply": _apply}[args.action](home, args)
+
+
+def _show(home: Home, args: argparse.Namespace) -> int:
+    settings = home.settings()
+    policy = own.read(home.path / own.NAME).policy(settings.privacy_level)
+    force = in_force(home)
+    if args.json:
+        shown: dict[str, Any] = {"level": policy.level, "in_force": force, "patterns": [pattern.name for pattern in policy.own_patterns]}
+        shown |= {"attributes": dict(policy.own_attributes), "treatments": policy.treatments}
+        print(json.dumps(shown))
+        return 0
+    print(f"level      {policy.level} ({settings.origins['privacy_level']})")
+    print(f"in force   {describe(force)}" if force else "in force   no server answers; it applies from its next start")
+    print(f"patterns   {len(policy.patterns)}, {len(policy.own_patterns)} of them your own" + _list(p.name for p in policy.own_patterns))
+    print(f"attributes {len(policy.own_attributes)} rules of your own" + _list(f"{k} {v}" for k, v in policy.own_attributes.items()))
+    if args.attributes:
+        width = max(map(len, policy.treatments))
+        for name, treatment in sorted(policy.treatments.items()):
+            print(f"{name:{width}}  {ATTRIBUTES.get(name, 'own'):10}  {treatment}")
+        print("\n" + "\n".join(f"{name:10}  {what}" for name, what in TREATMENTS.items()))
+    return 0
+
+
+def _list(names: Iterator[str]) -> str:
+    text = ", ".join(names)
+    return f": {text}" if text else ""
+
+
+def _check(home: Home, args: argparse.Namespace) -> int:
+    level = args.level or home.settings().privacy_level
+    with _engine() as run:
+        policy = own.load(home.path, level, run)
+        samples = [*args.sample, *([] if args.sample else (*SAMPLES, *(text for p in policy.own_patterns for text in p.like)))]
+        results = [{"text": text, "becomes": own.effect(policy, text, run), "patterns": own.hits(policy, text, run)} for text in samples]
+    if args.json:
+        print(json.dumps({"ok": True, "level": level, "samples": results}))
+        return 0
+    rules = f"{len(policy.own_patterns)} patterns and {len(policy.own_attributes)} attribute rules of your own"
+    print(f"Good: level {level}, {rules}.")
+    for name, treatment in policy.own_attributes.items():
+        before = Policy(level).treatments.get(name, "the start of its salted hash, for it is unknown")
+        print(f"  {name}: {TREATMENTS[treatment]}; without the rule: {TREATMENTS.get(before, before)}")
+    for result in results:
+        by = ", ".join(result["patterns"])
+        print(f"  {result['text']}\n    → {result['becomes']}  ({by})" if by else f"  {result['text']}\n    stays as it is")
+    if level == "strict":
+        print(
+        print("At strict only names are kept as texts (branch, feature, chapter, person, model), redacted so; other texts are not.")
+        )
+    return 0
+
+
+def _apply(home: Home, args: argparse.Namespace) -> int:
+    from sp_telemetry.setup import configuration, service
+
+    level = args.level or home.settings().privacy_level
+    with _engine() as run:
+        policy = own.load(home.path, level, run)
+    if args.check and not args.to_stored:
+        print(f"Good: level {level}, {len(policy.own_patterns)} patterns and {len(policy.own_attributes)} attribute rules of your own.")
+        return 0
+    if os.environ.get("SP_TELEMETRY_PRIVACY_LEVEL") and args.level:
+        raise UsageError("SP_TELEMETRY_PRIVACY_LEVEL is set and wins over config.toml.", "Unset it, and restart the server.")
+    if args.level and not args.check:
+        configuration.save(home.make(), {"privacy_level": level})
+    server = service.running(home)
+    if server is None:
+        if args.to_stored:
+            raise ServerUnreachable(f"No server runs for {home.path}; stored rows are its to change.", "`sp-telemetry up` starts it.")
+        print(f"Level {level} and your own rules apply from the server's next start.")
+        return 0
+    if not args.check or level == home.settings().privacy_level:
+        print(f"In force: {describe(_wait_for(home, policy))}.", flush=True)
+    return _to_stored(home, policy, args) if args.to_stored else 0
+
+
+def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
+    from sp_telemetry.serve.policy import REQUEST
+    from sp_telemetry.store.client import connect
+
+    client = connect(home, home.settings())
+    print("Rows that the policy would keep otherwise than they are stored:")
+    request = home.path / REQUEST
+    home.write_atomically(request, "count\n")
+    total = 0
+    for table, rows in _ask(home, client, "counted").items():
+        print(f"  {table:20} {rows:>10,}")
+        total += rows
+    if args.check or not total:
+        return 0
+    if not args.yes:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise UsageError("There is nobody to ask.", "Add --yes, or --check to see only.")
+        if input("What is taken from them can't be brought back. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("Nothing was changed.")
+            return 0
+    home.write_atomically(request, "tighten\n")
+    done = _ask(home, client, "tightened")
+    print(f"Done: {sum(done.values()):,} rows changed, the old bytes are off the disk.")
+    return 0
+
+
+def _ask(home: Home, client: Any, what: str) -> dict[str, int]:
+    """Wait until the server has done what the request file asks, and read what it says."""
+    from sp_telemetry.serve.policy import REQUEST
+
+    while (home.path / REQUEST).exists():
+        from sp_telemetry.setup import service
+
+        if not service.is_held(home):
+            raise ServerUnreachable("The server ended meanwhile; it goes on at its next start.", "`sp-telemetry up` starts it.")
+        time.sleep(0.2)
+    rows = client.query("SELECT what, detail FROM telemetry.privacy_history WHERE what != 'in force' ORDER BY since DESC LIMIT 1").rows
+    if not rows or rows[0][0] != what:
+        raise SpTelemetryError("The server could not do it.", "`sp-telemetry logs` says why.")
+    return {name: int(number) for name, number in (one.split(": ") for one in rows[0][1].split(", "))}
+
+
+def _wait_for(home: Home, policy: Policy) -> dict[str, Any]:
+    from sp_telemetry.store import privacy
+
+    wanted, deadline = privacy.checksum(policy), time.monotonic() + WAIT_S
+    while True:
+        force = in_force(home)
+        if force and force["checksum"] == wanted:
+            return force
+        if time.monotonic() > deadline:
+            raise SpTelemetryError(
+                "The server has not taken the policy up.", "`sp-telemetry logs` says why; `sp-telemetry restart` tries again."
+            )
+        time.sleep(0.2)
+
+
+def in_force(home: Home) -> dict[str, Any] | None:
+    """The policy that the store applies, or None where nobody answers."""
+    from sp_telemetry.store.client import connect
+    from sp_telemetry.store.privacy import IN_FORCE
+
+    try:
+        rows = connect(home, home.settings()).query(IN_FORCE).records()
+    except (ServerUnreachable, QueryFailed):
+        return None
+    return rows[0] if rows else None
+
+
+def describe(force: dict[str, Any]) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(force["since"]))
+    rules = force["own_patterns"] + force["own_attributes"]
+    return f"{force['level']} since {since}" + (f", with {rules} rules of your own" if rules else "")
+
+
+@contextmanager
+def _engine() -> Iterator[Callable[[str], bytes]]:
+    """An engine of its own: a pattern is judged by what applies it, whether or not a server runs."""
+    from sp_telemetry.store.engine import Engine
+
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(Path(folder))
+        try:
+            with engine.handle() as handle:
+                yield handle.query
+        finally:
+            engine.close()

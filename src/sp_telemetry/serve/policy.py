@@ -1,0 +1,93 @@
+"""Keeps the store at the policy that the installation's files ask for: at start, and live when they change.
+
+The files are `config.toml` (the level), `privacy.toml` (own rules) and `privacy.request`, which asks to bring stored rows down to the
+policy; that one lies there until it is done, so a server that was killed goes on with it. A file that can't be followed changes
+nothing: at start the server refuses to run with it, later the policy before it stays in force, and the log says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from sp_telemetry.errors import SpTelemetryError, UsageError
+from sp_telemetry.home import Home
+from sp_telemetry.privacy import own
+from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.store import privacy
+from sp_telemetry.store.engine import Engine, Handle
+
+log = logging.getLogger("sp_telemetry")
+
+LOOK_EVERY_S = 1.0
+REQUEST = "privacy.request"
+
+
+def load(home: Home, handle: Handle) -> Policy:
+    """The policy that the files of `home` ask for. Raises UsageError."""
+    return own.load(home.path, home.settings().privacy_level, lambda sql: handle.query(sql))
+
+
+class PolicyKeeper:
+    """One handle, one thread of work; looks at the files' times, which costs nothing."""
+
+    def __init__(self, engine: Engine, home: Home) -> None:
+        self._handle = engine.handle()
+        self._home = home
+        self._seen = self._times()
+        self._task: asyncio.Task[None] | None = None
+        self._working: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._working:
+            await asyncio.wait([self._working])  # a query must not outlive its handle
+        self._handle.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            times = self._times()
+            requested = (self._home.path / REQUEST).exists()
+            if times == self._seen and not requested:
+                continue
+            self._seen = times
+            self._working = asyncio.get_running_loop().run_in_executor(None, self._follow, requested)
+            await asyncio.shield(self._working)
+
+    def _follow(self, requested: bool) -> None:
+        request = self._home.path / REQUEST
+        try:
+            policy = load(self._home, self._handle)
+            if privacy.enforce(self._handle, policy):
+                log.info("privacy: %s from now on, %d own patterns", policy.level, len(policy.own_patterns))
+            if requested and request.read_text().strip() == "count":
+                found = privacy.pending(self._handle, policy)
+                privacy.remember(self._handle, "counted", policy, ", ".join(f"{table}: {rows}" for table, rows in found.items()))
+                request.unlink()
+            elif requested:
+                done = privacy.tighten(self._handle, policy)
+                log.info("privacy: stored rows brought down to %s: %s", policy.level, done)
+                request.unlink()
+        except UsageError as error:
+            request.unlink(missing_ok=True)
+            log.warning("privacy: the policy before stays in force. %s", error)
+        except SpTelemetryError as error:
+            log.warning("privacy: %s", error)
+
+    def _times(self) -> list[tuple[int, int]]:
+        return [_time(self._home.path / name) for name in ("config.toml", own.NAME)]
+
+
+def _time(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+        return found.st_mtime_ns, found.st_size
+    except OSError:
+        return 0, 0

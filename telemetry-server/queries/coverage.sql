@@ -5,7 +5,8 @@
 -- expected, gaps: Claude Code numbers the events of a process from 0 (event.sequence), and begins again when a session is resumed.
 -- If a session has the number 7 twice, two of its processes got as far as 7, so each lower number is expected twice as well. That
 -- needs no order of time, so wrong clocks and late events do not disturb it. What was lost after the last event that arrived can't
--- be seen. Of a session that began before `from`, the process under way then is counted from its first number in the range.
+-- be seen here: missing_requests are what the last `sp-telemetry audit` found in transcripts and not in telemetry. Of a session that began
+-- before `from`, the process under way then is counted from its first number in the range.
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
@@ -47,6 +48,15 @@ WITH
             GROUP BY session_id
         )
     ) AS first_look,
+    -- What the last audit of these sessions found in their transcripts: requests that telemetry lacks and that were not filled in.
+    (
+        SELECT tuple(count(), sum(both + only_transcript), sum(only_transcript - least(filled, only_transcript)), max(audited_at))
+        FROM telemetry.session_audits FINAL
+        WHERE started_at < until AND ended_at >= since
+          AND if({session:String} = '', true, session_id = {session:String})
+          AND if({user:String} = '', true, session_id IN (SELECT session_id FROM telemetry.session_summaries FINAL WHERE user_id = {user:String}))
+          AND if({chapter:String} = '' AND {feature:String} = '', true, session_id IN (SELECT session_id FROM chosen))
+    ) AS audited,
     numbered AS
     (
         SELECT
@@ -81,6 +91,10 @@ SELECT
     toUInt64(sum(toInt64(expected_times) * (left_out + 1) - toInt64(times))) AS gaps,
     received + gaps AS expected,
     arraySort(assumeNotNull(first_look.4)) AS versions,
+    assumeNotNull(audited.1) AS audited_sessions,
+    assumeNotNull(audited.2) AS audited_requests,
+    assumeNotNull(audited.3) AS missing_requests,
+    assumeNotNull(audited.4) AS audited_at,
     -- these send their requests chunked, which some receivers lose (ours does not)
     arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
                 versions) AS chunked_versions

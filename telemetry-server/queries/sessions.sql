@@ -1,12 +1,14 @@
 -- Sessions and what happened in them: prompts, requests, tool calls, failures, cost. By session: a row for each; by anything else:
 -- how many had something to do with it, so a session may count in several groups, and once in the total.
--- elapsed_ms is from the first of these events to the last, pauses included; api_ms is the time that requests took.
+-- elapsed_ms is from the first of these events to the last, pauses included; active_ms the minutes in which there were any; api_ms the
+-- time that requests took. By session, those that go on from one another are one, under the first one's id: `joined` says how (forked,
+-- cleared, compacted), `ended_by` what came last: answer, error, broken off (no answer came), open (in the last ten minutes).
 --
 --   by        one to three of: session chapter feature user day step branch project; with commas between
 --   from      a moment or a day, in tz; empty: 30 days ago, at midnight
 --   to        a moment, or a day, which counts whole; empty: no end
 --   tz        the time zone in which days are cut, such as Europe/Berlin
---   user, session      the whole name; empty: all
+--   user, session      the whole name; empty: all; of a session also those that go on from it
 --   chapter, feature   the whole name, its number ('33', '017'), or (unattributed); empty: all
 --   type      event type: user_prompt, api_request, api_error or tool_result; empty: all
 --   limit     how many groups; 0: all
@@ -19,6 +21,12 @@ WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    -- Which session goes on from which, found in transcripts: a fork, what was begun by /clear. By session, they are one piece of work.
+    (SELECT mapFromArrays(groupArray(session_id), groupArray((work_id, toString(kind)))) FROM telemetry.session_links FINAL) AS links,
+    (
+        SELECT mapFromArrays(groupArray(session_id), groupArray(times))
+        FROM (SELECT session_id, sum(compactions) AS times FROM telemetry.transcript_files FINAL GROUP BY session_id HAVING times > 0)
+    ) AS compacted,
     events AS
     (
         WITH
@@ -36,6 +44,8 @@ WITH
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
             uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(cityHash64(session_id, toStartOfMinute(timestamp))) AS minutes,
+            argMaxState(toString(event_type), (timestamp, event_sequence)) AS last_event,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
             countIf(event_type = 'user_prompt') AS prompts,
@@ -51,7 +61,8 @@ WITH
           AND timestamp >= since AND timestamp < until
           AND if({type:String} = '', true, event_type = {type:String})
           AND if({user:String} = '', true, user_id = {user:String})
-          AND if({session:String} = '', true, session_id = {session:String})
+          AND if({session:String} = '', true, session_id = {session:String}
+                 OR session_id IN (SELECT session_id FROM telemetry.session_links FINAL WHERE work_id = {session:String}))
           AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
           AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
@@ -61,12 +72,15 @@ WITH
     named AS
     (
         SELECT
-            map('session', session, 'chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'step', step,
+            map('session', if(mapContains(links, session), links[session].1, toString(session)), 'chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'step', step,
                 'branch', branch, 'project', project) AS names,
             if(throwIf(length(by) > 3 OR NOT hasAll(mapKeys(names), by), 'by: one to three of session, chapter, feature, user, day, step, branch, project') = 0
                AND names[by[1]] = '', '(unattributed)', names[by[1]]) AS group_1,
             if(length(by) > 1 AND names[by[2]] = '', '(unattributed)', names[by[2]]) AS group_2,
             if(length(by) > 2 AND names[by[3]] = '', '(unattributed)', names[by[3]]) AS group_3,
+            (group_1, group_2, group_3) AS named_group,
+            if(mapContains(links, session), links[session].2, '') AS link,
+            compacted[session] AS compactions,
             *
         FROM events
     )
@@ -84,8 +98,19 @@ SELECT
     toTimeZone(min(n.first_at), {tz:String}) AS started_at,
     toTimeZone(max(n.last_at), {tz:String}) AS ended_at,
     dateDiff('millisecond', started_at, ended_at) AS elapsed_ms,
+    least(uniqMerge(n.minutes) * 60000, elapsed_ms) AS active_ms,
+    multiIf(
+        max(n.session) = '' OR row = 'total', '',
+        max(n.last_at) > now64(9) - INTERVAL 10 MINUTE, 'open',
+        argMaxMerge(n.last_event) = 'api_error', 'error',
+        argMaxMerge(n.last_event) = 'api_request', 'answer',
+        'broken off') AS ended_by,
+    arrayStringConcat(arrayFilter(text -> text != '', [
+        if(uniqExactIf(n.session, link = 'forked') AS forks > 0, concat(toString(forks), ' forked'), ''),
+        if(uniqExactIf(n.session, link = 'cleared') AS clears > 0, concat(toString(clears), ' cleared'), ''),
+        if(arraySum(mapValues(maxMap(map(toString(n.session), n.compactions)))) AS times > 0, concat(toString(times), ' compacted'), '')]), ', ') AS joined,
     sum(n.unattributed) AS unattributed,
-    count() AS groups
+    uniqExact(named_group) AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())
 ORDER BY

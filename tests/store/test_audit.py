@@ -427,3 +427,50 @@ def test_it_is_a_report_as_well_as_a_command(running, configuration, of):
     refused = _command(running, configuration, "report", "audit", "--by", "day")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "--since" in refused.stderr
+
+
+def _report(running: Server, configuration: Configuration, name: str, *arguments: str) -> dict[str, Any]:
+    done = _command(running, configuration, "report", name, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_an_audit_found_stands_under_reports(running, configuration, of):
+    session = _session(of, NOW - 5 * DAY, 5)
+    for request in session.requests[3:]:  # the last: no number tells that they are missing
+        request.in_telemetry = False
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    before = _report(running, configuration, "cost", "--session", of)["coverage"]
+    assert (before["audited_sessions"], before["missing_requests"], before["gaps"]) == (0, 0, 0)
+    performed(running, configuration)
+    after = _report(running, configuration, "cost", "--session", of)["coverage"]
+    assert (after["audited_sessions"], after["audited_requests"], after["missing_requests"]) == (1, 5, 2)
+    text = " ".join(_command(running, configuration, "report", "cost", "--session", of).stdout.split())
+    assert "2 of 5 requests missing by the audit of 20" in text
+
+
+def test_sessions_that_go_on_from_one_another_are_one_piece_of_work(running, configuration, of):
+    """Counted once, under the first one's id, with the link shown; turns, cost, time active and what ended it."""
+    fork = identifier(of, "fork")
+    first, second = _session(of, NOW - 5 * DAY, 3), _session(fork, NOW - 5 * DAY + 3600, 2)
+    lines = first.transcript()
+    queued = {"type": "queue-operation", "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(NOW - 5 * DAY + 3599))}
+    configuration.session(of, lines)
+    configuration.session(fork, [queued, *(line | {"sessionId": fork} for line in lines), *second.transcript()])
+    configuration.bring(running.client)
+    audit.link(running.client)
+    asked = {"name": "user_prompt", "time_ns": int(NOW - 5 * DAY - 1) * 10**9, "session.id": of, "event.sequence": 9}
+    failed = {"name": "api_error", "time_ns": int(NOW - 5 * DAY + 3800) * 10**9, "session.id": fork, "event.sequence": 9}
+    store(running, [*first.events(), *second.events(), asked, failed])
+    told = _report(running, configuration, "sessions", "--session", of)
+    [row] = told["rows"]
+    assert (row["session"], row["sessions"], row["requests"], row["prompts"], row["cost_usd"]) == (of, 2, 5, 1, 5)
+    assert (row["joined"], row["ended_by"]) == ("1 forked", "error")
+    assert row["active_ms"] in (5 * 60000, 6 * 60000, 7 * 60000)  # of more than an hour
+    assert row["elapsed_ms"] > 3600 * 1000
+    assert told["total"]["requests"] == 5
+    [alone] = _report(running, configuration, "sessions", "--session", fork)["rows"]
+    assert (alone["requests"], alone["ended_by"]) == (2, "error")
+    table = _command(running, configuration, "report", "sessions", "--session", of).stdout
+    assert all(word in table.splitlines()[0] for word in ("cost", "prompts", "active", "ended by"))

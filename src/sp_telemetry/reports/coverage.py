@@ -22,6 +22,9 @@ def lines(result: Result, width: int) -> list[str]:
     elif facts["unpriced_requests"] is not None:
         parts.append("0 unpriced")
     parts.append(f"gaps in event.sequence: {facts['gaps']:,} of {facts['expected']:,}")
+    if facts.get("audited_sessions"):
+        missing = f"{facts['missing_requests']:,} of {facts['audited_requests']:,} requests missing"
+        parts.append(f"{missing} by the audit of {facts['audited_at'][:10]}")
     parts.append(f"source: {result.report.source}, {_range(result)} ({result.parameters.zone})")
     sentences = [" · ".join(parts)]
     if facts["chunked_versions"]:

@@ -7,7 +7,7 @@ SELECT
     logs.timestamp AS timestamp,
     telemetry_name(name) AS event_type,
     logs.session_id AS session_id,
-    sipHash64(a['event.sequence'], request_id, tool_use_id, message_uuid, content) AS event_id,
+    sipHash64(a['event.sequence'], request_id, client_request_id, tool_use_id, message_uuid, prompt_id, content, no_time) AS event_id,
     now64(9) AS received_at,
     4000000000000000000 - toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
     'otlp' AS source,
@@ -99,7 +99,12 @@ SELECT
 FROM
 (
     SELECT
-        if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, now64(9)) AS timestamp,
+        -- Without a time that can be, the client's own words count; without those the hour of arrival, so that a copy which comes within
+        -- it is known as one, and what the time was instead is part of the key.
+        parseDateTime64BestEffortOrZero(LogAttributes['event.timestamp'], 9, 'UTC') AS said,
+        multiIf(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, toYear(said, 'UTC') BETWEEN 2000 AND 2099, said,
+                toDateTime64(toStartOfHour(now64(9)), 9)) AS timestamp,
+        if(timestamp IN (Timestamp, said), 0, toUnixTimestamp64Nano(Timestamp)) AS no_time,
         mapConcat(LogAttributes, ResourceAttributes) AS a, -- the first of two equal names counts
         telemetry_words(salt, a) AS w,
         telemetry_numbers(a) AS n,
@@ -107,7 +112,7 @@ FROM
         telemetry_hashes(salt, a) AS h,
         telemetry_unknown(salt, a) AS unknown,
         replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '') AS name,
-        if(empty(LogAttributes['event.sequence']), cityHash64(Body, mapSort(LogAttributes)), 0) AS content, -- an event with no number is its content
+        if(empty(LogAttributes['event.sequence']), cityHash64(Body, SeverityText, TraceId, SpanId, mapSort(LogAttributes)), 0) AS content, -- an event with no number is its content
         TraceId, SpanId,
         i['session.id'] AS session_id
     FROM telemetry.otel_logs

@@ -1,8 +1,9 @@
 """The privacy policy in the store: put in force, remembered, and applied to what is stored already.
 
-Rows are tightened by mutations, which the engine keeps on its disk and goes on with after a restart; beside them inserts go on, under
-the policy that is in force by then. Columns that belong to a table's sorting key can't be mutated: there rows are written again as they
-may be, and the old ones deleted. All of it can be run again at any time, and changes nothing the second time.
+Rows that keep more than the policy does are written again as they may be, in a version that replaces them; then their partitions are
+merged and the old parts taken off the disk. Inserts go on beside it, under the policy that is in force by then. Whatever a kill leaves
+undone still differs, so it can be run again at any time, and changes nothing the second time. (Mutations would do, but each of their
+columns is an expression of its own that repeats the whole policy: minutes of analysis.)
 """
 
 # ruff: noqa: E501 - expressions of SQL
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sp_telemetry.errors import QueryFailed
@@ -31,8 +32,6 @@ COLUMNS = {
     "status_code": "api_error_code", "error_type": "error_type", "command_name": "command_name", "command_source": "command_source",
     "tool_name": "tool_name", "decision": "decision", "decision_source": "decision_source", "enduser.id": "user_id",
 }  # fmt: skip
-#: columns with names that are kept at every level, redacted
-NAMED = ("user_id", "project", "branch", "feature", "chapter_context", "part", "workflow_step", "model")
 
 
 @dataclass(frozen=True)
@@ -83,54 +82,59 @@ def remember(handle: Handle, what: str, policy: Policy, detail: str = "") -> Non
 
 @dataclass(frozen=True)
 class Change:
-    """What tightening does to one table: how many rows it concerns, and the statements."""
+    """What tightening does to one table: which rows differ from what the policy keeps, and the statements that make them so."""
 
     table: str
     count: str
     statements: tuple[str, ...]
+    partitions: str
 
 
 def changes(policy: Policy) -> Iterator[Change]:
-    """What brings each table down to `policy`, whose functions have to be in force. `count` is a query of one number."""
-    pairs = ", ".join(f"'{name}', toString({column})" for name, column in COLUMNS.items())
-    words = f"telemetry_words({SALT}, map({pairs}, 'error', ''))"
-    columns = {column: f"{words}['{name}']" for name, column in COLUMNS.items()}
-    columns |= {
-        name: f"telemetry_redact(toString({name}))" for name in ("project", "branch", "feature", "chapter_context", "part", "workflow_step")
-    }
-    columns |= {name: _error(policy, name) for name in ("api_error_message", "error_message")}
-    columns["unknown_attributes"] = "arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)"
-    columns["attributes"] = _attributes(policy, "has(unknown_attributes, k)")
-    if policy.treatments["prompt"] == "drop":
-        columns["prompt_hash"] = "''"
-    yield _renamed("telemetry_events", "event_type")
-    yield _mutation("telemetry_events", columns)
+    """What brings each table down to `policy`, whose functions have to be in force."""
+    named = ("project", "branch", "feature", "chapter_context", "part", "workflow_step")
+    events = {column: f"w['{name}']" for name, column in COLUMNS.items()}
+    events |= {name: _redacted(name) for name in named}
+    events |= {name: _error(policy, name) for name in ("api_error_message", "error_message")}
+    events["attributes"] = _attributes(policy, "has(unknown_attributes, k)")
+    events["unknown_attributes"] = "arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)"
+    events["event_type"] = "telemetry_name(toString(event_type))"
+    later = {"version": "greatest(version + 1, 4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))))"}
+    yield _rewritten("telemetry_events", COLUMNS, events, later, key="event_type")
 
     some = {name: column for name, column in COLUMNS.items() if column in ("installation_id", "service_name", "service_version", "user_id")}
-    pairs = ", ".join(f"'{name}', toString({column})" for name, column in some.items())
-    who = {column: f"telemetry_words({SALT}, map({pairs}))['{name}']" for name, column in some.items()}
-    yield _renamed("telemetry_metrics", "metric_name")
-    metric = who | {"unit": f"telemetry_word({SALT}, toString(unit))", "attributes": _attributes(policy, "false", whole=True)}
-    yield _mutation("telemetry_metrics", metric)
-    span = who | {name: f"telemetry_words({SALT}, map('{name}', toString({name})))['{name}']" for name in ("tool_name", "model")}
-    span |= {"span_name": "telemetry_name(toString(span_name))", "error_message": _error(policy, "error_message")}
-    span["attributes"] = _attributes(policy, "match(v, '^[0-9]+$')")
-    span["events"] = "arrayMap(e -> (e.1, telemetry_name(toString(e.2))), events)"
-    yield _mutation("telemetry_spans", span)
+    who = {column: f"w['{name}']" for name, column in some.items()}
+    after = {"received_at": "received_at + toIntervalNanosecond(1)"}
+    metrics = who | {"unit": f"telemetry_word({SALT}, toString(unit))", "metric_name": "telemetry_name(toString(metric_name))"}
+    metrics["attributes"] = _attributes(policy, "false", whole=True)
+    yield _rewritten("telemetry_metrics", some, metrics, after, key="metric_name")
+    of_spans = some | {"tool_name": "tool_name", "model": "model"}
+    spans = who | {"tool_name": "w['tool_name']", "model": "w['model']", "span_name": "telemetry_name(toString(span_name))"}
+    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, "match(v, '^[0-9]+$')")}
+    spans["events"] = "arrayMap(e -> (e.1, telemetry_name(toString(e.2))), events)"
+    yield _rewritten("telemetry_spans", of_spans, spans, after)
 
     told = ("project", "branch", "feature", "chapter", "part", "step", "directory", "spec_directory", "worktree")
-    context = {name: f"telemetry_redact(toString({name}))" for name in told}
-    yield _mutation("session_context", context | {"person": "telemetry_text('context.person', toString(person))"})
+    contexts = {name: _redacted(name) for name in told} | {"person": "telemetry_text('context.person', toString(person))"}
+    yield _rewritten("session_context", {}, contexts, after)
     lists = {name: f"arrayMap(x -> telemetry_redact(x), {name})" for name in ("branches", "features", "chapters", "steps", "models")}
-    summary = {"user_id": "telemetry_text('enduser.id', toString(user_id))", "project": "telemetry_redact(toString(project))"}
-    yield _mutation("session_summaries", lists | summary)
-    yield _usage()
+    person = {"user_id": "telemetry_text('enduser.id', toString(user_id))"}
+    yield _rewritten("session_summaries", {}, lists | person | {"project": _redacted("project")}, {"version": "version + 1"})
+    yield _usage({name: _redacted(name) for name in (*named[:4], "workflow_step", "model")} | person)
+
+
+def _redacted(column: str) -> str:
+    return f"telemetry_redact(toString({column}))"
 
 
 def _error(policy: Policy, column: str) -> str:
     treatment = policy.treatments["error"]
     if treatment in ("drop", "hash"):
-        return "''" if treatment == "drop" else f"telemetry_words({SALT}, map('error', {column}))['error']"
+        return (
+            "''"
+            if treatment == "drop"
+            else f"if(match({column}, '^[0-9a-f]{{16}}$'), {column}, telemetry_words({SALT}, map('error', {column}))['error'])"
+        )
     return f"telemetry_error({column})"
 
 
@@ -140,57 +144,60 @@ def _attributes(policy: Policy, stays: str, whole: bool = False) -> str:
     words = f"telemetry_words({SALT}, {plain})"
     kept = words if whole else f"telemetry_kept({words})"
     rest = f"mapFilter((k, v) -> {stays} AND match(v, '^([0-9a-f]{{16}}|[0-9]+)$'), {plain})"
-    rest = f"mapApply((k, v) -> (telemetry_name(k), v), {rest})"
-    file = f"mapFilter((k, v) -> k IN ('file_path', 'file_extension'), mapApply((k, v) -> (k, telemetry_redact(v)), {plain}))"
-    parts = [kept, rest] + ([file] if policy.treatments["file_path"] == "relative" else [])
+    parts = [kept, f"mapApply((k, v) -> (telemetry_name(k), v), {rest})"]
+    if policy.treatments["file_path"] == "relative":
+        parts.append(f"mapApply((k, v) -> (k, telemetry_redact(v)), mapFilter((k, v) -> k IN ('file_path', 'file_extension'), {plain}))")
     return f"mapConcat({', '.join(parts)})"
 
 
-def _mutation(table: str, columns: dict[str, str]) -> Change:
-    types = {name: f"CAST({value}, toTypeName({name}))" if name in ("attributes", "events", "unknown_attributes") else value
-             for name, value in columns.items()}  # fmt: skip
+def _rewritten(table: str, words: dict[str, str], columns: dict[str, str], later: dict[str, str], key: str = "") -> Change:
+    """Rows that differ are written again as they may be, in a version that replaces them; a merge takes the old ones away. Where a
+    name of the sorting key changes, the old row is another one, and deleted."""
+    pairs = ", ".join(f"'{name}', toString({column})" for name, column in words.items())
+    w = f"telemetry_words({SALT}, map({pairs}))" if words else "map()"
+    new = ", ".join(f"{value} AS new_{name}" for name, value in columns.items())
     differs = " OR ".join(
-        f"{name} != {value}" if name not in ("attributes",) else f"mapSort({name}) != mapSort({value})" for name, value in types.items()
+        f"mapSort(CAST({name}, 'Map(String, String)')) != mapSort(new_{name})" if name == "attributes" else f"{name} != new_{name}"
+        for name in columns
     )
-    sets = ", ".join(f"{name} = {value}" for name, value in types.items())
+    replaced = ", ".join([*(f"new_{name} AS {name}" for name in columns), *(f"{value} AS {name}" for name, value in later.items())])
+
+    def rows(final: str) -> str:
+        return f"(SELECT *, {new} FROM (SELECT *, {w} AS w FROM telemetry.{table}{final}))"
+
+    helpers = ", ".join(["w", *(f"new_{name}" for name in columns)])
+    statements = [
+        f"INSERT INTO telemetry.{table} SELECT * EXCEPT ({helpers}) REPLACE ({replaced}) FROM (SELECT * FROM {rows(' FINAL')} WHERE {differs})"
+    ]
+    if key:
+        statements.append(
+            f"ALTER TABLE telemetry.{table} DELETE WHERE telemetry_name(toString({key})) != {key} SETTINGS mutations_sync = 1"
+        )
     return Change(
         table,
-        f"SELECT count() FROM telemetry.{table} WHERE {differs} SETTINGS final = 0",
-        (f"ALTER TABLE telemetry.{table} UPDATE {sets} WHERE {differs} SETTINGS mutations_sync = 1",),
+        f"SELECT count() FROM {rows('')} WHERE {differs} SETTINGS final = 0",
+        tuple(statements),
+        f"SELECT DISTINCT _partition_id FROM (SELECT *, _partition_id, {new} FROM (SELECT *, _partition_id, {w} AS w FROM telemetry.{table}))"
+        f" WHERE {differs} SETTINGS final = 0",
     )
 
 
-def _renamed(table: str, column: str) -> Change:
-    """A name that belongs to the sorting key."""
-    differs = f"telemetry_name(toString({column})) != {column}"
-    return Change(
-        table,
-        f"SELECT count() FROM telemetry.{table} WHERE {differs} SETTINGS final = 0",
-        (
-            f"INSERT INTO telemetry.{table} SELECT * REPLACE (telemetry_name(toString({column})) AS {column}) FROM telemetry.{table} FINAL"
-            f" WHERE {differs}",
-            f"ALTER TABLE telemetry.{table} DELETE WHERE {differs} SETTINGS mutations_sync = 1",
-        ),
-    )
-
-
-def _usage() -> Change:
+def _usage(new: dict[str, str]) -> Change:
     """usage_hourly, whose names are its key: hours in which one changes are made anew from themselves, in one insert."""
-    names = ("user_id", "project", "branch", "feature", "chapter_context", "workflow_step", "model")
-    new = {name: f"telemetry_redact(toString({name}))" for name in names} | {"user_id": "telemetry_text('enduser.id', toString(user_id))"}
     differs = "(" + " OR ".join(f"{name} != {value}" for name, value in new.items()) + ")"
     sums = ["requests", "unpriced_requests", "api_errors", "prompts", "tool_calls", "tool_failures", "cost_usd", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "api_duration_ms"]  # fmt: skip
-    inner = ", ".join(f"{value} AS n_{name}" for name, value in new.items())
+    inner = ", ".join(f"{value} AS new_{name}" for name, value in new.items())
     rows = f"SELECT *, {inner} FROM telemetry.usage_hourly FINAL WHERE hour IN (SELECT hour FROM telemetry.usage_hourly WHERE {differs})"
+    names = ", ".join(f"new_{name}" for name in new)
     return Change(
         "usage_hourly",
         f"SELECT count() FROM telemetry.usage_hourly WHERE {differs} SETTINGS final = 0",
         (
-            f"INSERT INTO telemetry.usage_hourly (hour, {', '.join(names)}, {', '.join(sums)}, version, is_deleted)"
-            f" SELECT hour, {', '.join(f'n_{name}' for name in names)}, {', '.join(f'sum({name})' for name in sums)}, max(version) + 1, 0"
-            f" FROM ({rows}) GROUP BY hour, {', '.join(f'n_{name}' for name in names)}",
+            f"INSERT INTO telemetry.usage_hourly (hour, {', '.join(new)}, {', '.join(sums)}, version, is_deleted)"
+            f" SELECT hour, {names}, {', '.join(f'sum({name})' for name in sums)}, max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
             f"ALTER TABLE telemetry.usage_hourly DELETE WHERE {differs} SETTINGS mutations_sync = 1",
         ),
+        "SELECT '' WHERE 0",
     )
 
 
@@ -202,19 +209,20 @@ def pending(handle: Handle, policy: Policy) -> dict[str, int]:
     return found
 
 
-def tighten(handle: Handle, policy: Policy, say: Callable[[str, int], None] = lambda table, rows: None) -> dict[str, int]:
+def tighten(handle: Handle, policy: Policy) -> dict[str, int]:
     """Bring all that is stored down to `policy`, which is in force, and wait until the old bytes are off the disk. Rows by table."""
     done: dict[str, int] = {}
     for change in changes(policy):
-        rows = int(handle.query(change.count))
-        if rows:
-            remember(handle, "tightening", policy, f"{change.table}: {rows} rows")
-            for statement in change.statements:
-                handle.query(statement)
-        done[change.table] = done.get(change.table, 0) + rows
-        say(change.table, rows)
-    for table in done:
-        _take_off_the_disk(handle, table)
+        done[change.table] = rows = int(handle.query(change.count))
+        if not rows:
+            continue
+        remember(handle, "tightening", policy, f"{change.table}: {rows}")
+        partitions = handle.query(change.partitions).decode().split()
+        for statement in change.statements:
+            handle.query(statement)
+        for partition in partitions:
+            handle.query(f"OPTIMIZE TABLE telemetry.{change.table} PARTITION ID '{partition}' FINAL")
+        _take_off_the_disk(handle, change.table)
     remember(handle, "tightened", policy, ", ".join(f"{table}: {rows}" for table, rows in done.items()))
     return done
 

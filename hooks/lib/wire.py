@@ -78,8 +78,11 @@ def _unchunked(body):
     whole = b""
     while body:
         size, _, rest = body.partition(b"\r\n")
-        length = int(size.split(b";")[0] or b"0", 16)
-        if not length:
+        try:
+            length = int(size.split(b";")[0], 16)
+        except ValueError:
+            break
+        if length <= 0:
             break
         whole, body = whole + rest[:length], rest[length + 2:]
     return whole

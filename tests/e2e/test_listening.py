@@ -437,3 +437,31 @@ def raw_quick(started: Server, text: bytes) -> None:
     with socket.create_connection(("127.0.0.1", started.ports["otlp_http"]), timeout=10) as connection:
         connection.sendall(text)
         assert connection.recv(1 << 16)
+
+
+ODD: dict[str, Any] = {
+    "a number": 5, "null": None, "nothing in it": {}, "attributes that are a number": {"attributes": 5},
+    "a value that is a number": {"attributes": [{"key": "a", "value": 5}]}, "no key": {"attributes": [{"value": {"stringValue": "x"}}]},
+    "a number that is a word": {"attributes": [{"key": "input_tokens", "value": {"intValue": "x"}}]}, "a body that is a number": {"body": 5},
+    "a time that is a word": {"timeUnixNano": "soon"}, "no time": {"timeUnixNano": "0"}, "a time beyond all": {"timeUnixNano": "9" * 30},
+    "a trace that is none": {"traceId": "zz"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ODD)
+def test_a_request_is_stored_whole_or_not_at_all(running: Server, way: str) -> None:
+    """So there is no partial success to tell of: 200 says that each record is stored, 400 that none is."""
+    told = log_request([{"name": "api_request", "time_ns": time.time_ns(), "session.id": session(f"{way} {n}")} for n in range(3)])
+    records = told["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    odd = ODD[way]
+    if isinstance(odd, dict):
+        attributes = odd.get("attributes", [])
+        kept = records[1]["attributes"] + attributes if isinstance(attributes, list) else attributes
+        records[1] = {**records[1], **odd, "attributes": kept} if odd else odd
+    else:
+        records[1] = odd
+    before = running.metrics()['sp_telemetry_records_committed_total{signal="logs"}']
+    status, _, answer = running.post("logs", as_json(told), JSON)
+    committed = running.metrics()['sp_telemetry_records_committed_total{signal="logs"}'] - before
+    stored = [events(running, f"{way} {number}") for number in (0, 2)]
+    assert (status, committed, stored) in [(200, 3, [1, 1]), (400, 0, [0, 0])], answer

@@ -59,6 +59,10 @@ def parse(text: str) -> dict:
     return settings
 
 
+def _control(char):
+    return (char < " " and char != "\t") or char == "\x7f"
+
+
 class _Scan:
     """A place in one line."""
 
@@ -74,6 +78,8 @@ class _Scan:
         return self.line[self.at: self.at + 1]
 
     def done(self):
+        if self.peek() == "#" and any(_control(char) for char in self.line[self.at:]):
+            raise self.wrong()
         return self.peek() in ("", "#")
 
     def take(self, mark):
@@ -107,7 +113,7 @@ class _Scan:
             self.at += 1
             if char == quote:
                 return text
-            if (char < " " and char != "\t") or char == "\x7f":
+            if _control(char):
                 break
             if char == "\\" and quote == '"':
                 char = _ESCAPES.get(self.line[self.at: self.at + 1], "")

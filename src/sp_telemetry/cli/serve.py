@@ -26,6 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from sp_telemetry.setup.service import need_engine
+
+    need_engine()
     from sp_telemetry.serve.server import serve  # loads the engine: only here
 
     handler: logging.Handler = logging.StreamHandler()

@@ -43,7 +43,7 @@ def chapter(prompt, repository, directory, config, *, gitfiles, rules) -> str:
 
 
 def named(prompt, inside, known, chapter_of) -> str:
-    """As `chapter`. `inside(path)`: a path that exists here, or ''; `known()`: chapters' paths; `chapter_of(path)`: what tells them apart."""
+    """As `chapter`. `inside(path)`: a path that exists here or ""; `known()`: chapters' paths; `chapter_of(path)`: which it is."""
     numbers, names, paths = _mentions(prompt[:MOST_TEXT])
     if len(numbers) > 1:
         return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
@@ -89,16 +88,21 @@ def render(shell: str, values: Mapping[str, str], *, off: bool = False) -> str:
     return "".join(write(name, None if off else value) + "\n" for name, value in values.items())
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-]+")
+
+
 def _posix(name: str, value: str | None) -> str:
-    return f"unset {name}" if value is None else f"export {name}={shlex.quote(value)}"
+    if value is None:
+        return f"unset {name}"
+    # shlex.quote leaves `=` bare, and zsh takes a word that starts with it for the path of a command.
+    return f"export {name}=" + (value if _PLAIN.fullmatch(value) else "'" + value.replace("'", "'\"'\"'") + "'")
 
 
 def _fish(name: str, value: str | None) -> str:
     if value is None:
         return f"set -e {name}"
-    plain = re.fullmatch(r"[A-Za-z0-9_@%+=:,./-]+", value)
     # In fish's single quotes a backslash escapes itself and the quote.
-    return f"set -gx {name} " + (value if plain else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'")
+    return f"set -gx {name} " + (value if _PLAIN.fullmatch(value) else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'")
 
 
 def _powershell(name: str, value: str | None) -> str:

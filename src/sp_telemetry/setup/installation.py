@@ -5,7 +5,6 @@ Server and proof come before Claude Code's settings: nothing points at a server 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -77,6 +76,8 @@ def _bare_names(home: Home, made: Plan, environ: Mapping[str, str]) -> list[str]
 @contextmanager
 def _alone(home: Home):
     """Two set-ups at once would each write a note of the other's work."""
+    import fcntl  # a platform without it has no server to set up, and came no further than the checks
+
     with open(home.path / "setup.lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

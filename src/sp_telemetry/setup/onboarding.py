@@ -35,6 +35,8 @@ class Options:
     bare_names: bool | None = None
     #: consent to fill in from Claude Code's transcripts what telemetry missed, at the start of a session
     backfill: bool | None = None
+    #: how much is kept: strict, standard, full
+    privacy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
     config: dict[str, Any] = {"person": person}
     if options.autostart is not None and options.autostart != settings.autostart:
         config["autostart"] = options.autostart
+    if options.privacy is not None and options.privacy != settings.privacy_level:
+        config["privacy_level"] = options.privacy
     if options.backfill is not None and options.backfill != settings.backfill:
         config["backfill"] = options.backfill
     for name in PORTS:
@@ -178,9 +182,10 @@ def _changes(env: Mapping[str, str], wanted: Mapping[str, str | None], ours: Map
 
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.platform == "win32":
-        hint = "Use WSL, or a server: telemetry-server/README.md."
-        return Check(ERROR, "platform", "The database engine has no build for Windows.", hint)
+    try:
+        service.need_engine()
+    except UsageError as error:
+        return Check(ERROR, "platform", str(error), error.hint)
     return Check(OK, "python", f"Python {version} on {sys.platform}")
 
 

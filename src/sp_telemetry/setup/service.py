@@ -7,7 +7,6 @@ when the process ends, however it ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -22,8 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import Home
+
+try:
+    import fcntl
+except ImportError:  # Windows, where no engine runs and so nobody holds a home
+    fcntl = None  # type: ignore[assignment]
 
 START_S = 60
 STOP_S = 60
@@ -47,6 +51,8 @@ class Running:
 
 def is_held(home: Home) -> bool:
     """Whether a server, ready or still starting, serves `home`."""
+    if fcntl is None:
+        return False
     try:
         with open(home.path / "server.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -55,6 +61,13 @@ def is_held(home: Home) -> bool:
     except OSError:
         return True
     return False
+
+
+def need_engine() -> None:
+    """Raise UsageError on a platform that has no embedded server."""
+    if fcntl is None:
+        what = "The embedded server does not run here: the database engine has no build for Windows."
+        raise UsageError(what, "Run it in WSL or on another machine, and name that server's ClickHouse address in SP_TELEMETRY_URL.")
 
 
 def running(home: Home) -> Running | None:
@@ -82,6 +95,7 @@ def running(home: Home) -> Running | None:
 
 def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bool]:
     """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now)."""
+    need_engine()
     if is_held(home):
         found = _wait_ready(home, None)
         if found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
+import grpc
 import pytest
 
 from sp_telemetry.home import READER, WRITER
@@ -287,6 +289,27 @@ def test_a_thousand_idle_connections_cost_little_and_shut_nobody_out(running: Se
     assert events(running, "through") == 10
 
 
+def test_idle_and_broken_connections_to_grpc_are_given_up(running: Server) -> None:
+    address = ("127.0.0.1", running.ports["otlp_grpc"])
+    idle = [socket.create_connection(address, timeout=40) for _ in range(300)]
+    try:
+        for text in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 500, b"\0" * 100_000, HIDDEN):
+            with socket.create_connection(address, timeout=10) as connection, contextlib.suppress(ConnectionError):
+                connection.sendall(text)
+                while connection.recv(1 << 16):
+                    pass
+        with grpc.insecure_channel(f"127.0.0.1:{address[1]}") as channel:
+            assert channel.unary_unary(GRPC_METHODS["logs"])(as_protobuf(request("through grpc")), timeout=30) == b""
+        for connection in idle:
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(1 << 16):  # the server's settings, then the end
+                    pass
+    finally:
+        for connection in idle:
+            connection.close()
+    assert events(running, "through grpc") == 1
+
+
 def test_connections_that_are_at_work_are_not_closed_for_others(running: Server) -> None:
     """Requests half arrived stay, while idle connections come and go."""
     body = as_json(request("kept"))
@@ -442,7 +465,8 @@ def raw_quick(started: Server, text: bytes) -> None:
 ODD: dict[str, Any] = {
     "a number": 5, "null": None, "nothing in it": {}, "attributes that are a number": {"attributes": 5},
     "a value that is a number": {"attributes": [{"key": "a", "value": 5}]}, "no key": {"attributes": [{"value": {"stringValue": "x"}}]},
-    "a number that is a word": {"attributes": [{"key": "input_tokens", "value": {"intValue": "x"}}]}, "a body that is a number": {"body": 5},
+    "a number that is a word": {"attributes": [{"key": "input_tokens", "value": {"intValue": "x"}}]},
+    "a body that is a number": {"body": 5},
     "a time that is a word": {"timeUnixNano": "soon"}, "no time": {"timeUnixNano": "0"}, "a time beyond all": {"timeUnixNano": "9" * 30},
     "a trace that is none": {"traceId": "zz"},
 }  # fmt: skip

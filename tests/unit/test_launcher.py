@@ -262,9 +262,8 @@ def test_no_network_with_pip(checkout: Checkout) -> None:
 
 
 def test_no_network_with_uv(checkout: Checkout) -> None:
-    uv = shutil.which("uv")
-    if not uv:
-        pytest.skip("uv is not on PATH; the launcher then uses pip")
+    uv = shutil.which("uv", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    require(uv, "uv is not installed")
     checkout.with_python()
     (checkout.bin / "uv").symlink_to(uv)
     done = checkout.run(UV_DEFAULT_INDEX="http://127.0.0.1:9/simple", UV_HTTP_RETRIES="0", UV_NO_CACHE="1")

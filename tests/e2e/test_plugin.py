@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -20,6 +21,7 @@ from tests.client import VERSIONS, ClaudeCode, MessagesApi, OtlpRecorder, Reply,
 from tests.client.install import NEWEST, ClientUnavailable
 from tests.conftest import ROOT, require
 from tests.unit.test_hooks import NOBODY, book, git, records
+from tests.unit.test_hooks_failures import interpreters
 
 pytestmark = [pytest.mark.checkout, pytest.mark.needs("npm", "git", "sh")]
 PLUGIN = "sp-telemetry@sp-telemetry"
@@ -263,3 +265,28 @@ def test_in_the_terminal_the_report_stands_on_the_screen(place: Place) -> None:
         assert place.api.log == []
     finally:
         subprocess.run(["tmux", "-L", socket, "kill-server"])
+
+
+def test_a_machine_with_python_3_9_alone_has_hooks_and_is_told_what_the_rest_needs(place: Place) -> None:
+    python = interpreters().get((3, 9))
+    require(python, "Python 3.9 not found")
+    tools = place.scratch / "tools"
+    tools.mkdir()
+    names = "sh bash cat chmod cmp cp cut date dirname env git grep head id ls mkdir mktemp mv readlink rm sed sleep tail touch uname"
+    for tool in names.split():
+        (tools / tool).symlink_to(shutil.which(tool))
+    (tools / "python3").symlink_to(python)
+    command = [place.client.executable, "-p", "switch and write", "--output-format", "json", "--permission-mode", "bypassPermissions"]
+    environment = place.client.environment(**place.environment) | {"PATH": str(tools)}
+    del environment["SP_TELEMETRY_CLI"]
+    done = subprocess.run(command, env=environment, cwd=place.book, capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout)["result"] == "done"
+    assert [one["chapter"] for one in records(place.otlp, 4)] == ["", "", "33-agents", ""]
+    (used,) = (place.client.config / "plugins" / "data").glob("*/python")
+    assert used.read_text().strip() == os.path.realpath(python)
+    command[2] = "/telemetry-report cost"
+    told = subprocess.run(command, env=environment, cwd=place.book, capture_output=True, text=True, timeout=60)
+    assert "not set up on this machine yet: type /sp.telemetry-setup" in json.loads(told.stdout)["result"]
+    setup = [place.clone / "scripts" / "sp-telemetry", "setup"]
+    launcher = subprocess.run(setup, env=environment, capture_output=True, text=True, timeout=60)
+    assert launcher.returncode == 10 and "Python 3.11 to 3.14 is needed; found 3.9" in launcher.stderr

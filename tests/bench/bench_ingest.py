@@ -44,10 +44,10 @@ class Shape:
 
 
 SHAPES = (
-    Shape("1 a request, 256 connections", 1, 256, 60_000),
-    Shape("10 a request, 256 connections", 10, 256, 40_000),
+    Shape("1 a request, 192 connections", 1, 192, 60_000),
+    Shape("10 a request, 192 connections", 10, 192, 40_000),
     Shape("100 a request, 64 connections", 100, 64, 12_000),
-    Shape("100 a request, 256 connections", 100, 256, 12_000),
+    Shape("100 a request, 192 connections", 100, 192, 12_000),
     Shape("1,000 a request, 16 connections", 1000, 16, 1_200),
     Shape("100 a request, 64 connections, gRPC", 100, 64, 8_000, grpc=True),
     Shape("1,000 events/s: 100 requests of 10", 10, 32, 1_500, pace=100, seconds=15),

@@ -38,6 +38,28 @@ def complete(runner: Runner, run: str, person: str) -> None:
     cancel(runner)
 
 
+def is_up_to_date(runner: Runner, machine: str, since_s: float) -> bool:
+    """Whether the last run of `machine` left nothing to do: no transcript was read and no price loaded since it began."""
+    return runner.query(_UP_TO_DATE, "TabSeparated", {"machine": machine, "since": moment(since_s)}).strip() == b"1"
+
+
+def note(runner: Runner, machine: str, since_s: float, run: str, removed: bool = False) -> None:
+    """Remember that `run` came to its end."""
+    runner.query(_NOTE, "Null", {"machine": machine, "since": moment(since_s), "run": run, "removed": str(int(removed))})
+
+
+_UP_TO_DATE = """
+    SELECT count() FROM telemetry.backfill_runs AS r FINAL
+    WHERE machine = {machine:String} AND r.since <= {since:DateTime64(9, 'UTC')} AND NOT r.removed
+        AND r.prices = (SELECT max(loaded_at) FROM telemetry.model_prices)
+        AND r.run > (SELECT toUnixTimestamp64Nano(max(read_at)) FROM telemetry.transcript_files WHERE machine = {machine:String})
+        AND r.run > (SELECT max(if(removed, run, 0)) FROM telemetry.backfill_runs)"""
+_NOTE = """
+    INSERT INTO telemetry.backfill_runs
+    SELECT
+        {machine:String}, {run:UInt64}, {since:DateTime64(9, 'UTC')}, (SELECT max(loaded_at) FROM telemetry.model_prices), {removed:Bool}"""
+
+
 def cancel(runner: Runner) -> None:
     """Take back what stands in the place of an event that is there."""
     _run(runner, "cancel_backfilled")

@@ -54,6 +54,8 @@ class Figures:
 def fill(client: Client, machine: str, since_s: float, person: str, retention_days: int) -> Figures:
     """Fill in what no event tells of since then (epoch seconds). Returns what was written: new, or other than it was."""
     runner = _Runner(client)
+    if backfill.is_up_to_date(runner, machine, since_s):
+        return Figures()
     run = backfill.begin(runner, machine, since_s)
     pairs = client.query(
         "SELECT DISTINCT toString(branch), toString(directory) FROM telemetry.transcript_copies"
@@ -66,6 +68,7 @@ def fill(client: Client, machine: str, since_s: float, person: str, retention_da
     backfill.complete(runner, run, person)
     done = _figures(client, _STANDING.format(used=_USED) + _WRITTEN, since=backfill.moment(since_s), run=run)
     _summarise(runner, int(run), retention_days)
+    backfill.note(runner, machine, since_s, run)
     return done
 
 
@@ -83,6 +86,7 @@ def remove(client: Client, since_s: float, retention_days: int) -> Figures:
     """Take back what was filled in since then, from all machines. Returns what that was."""
     before, now = standing(client, since_s), time.time_ns()
     runner = _Runner(client)
+    backfill.note(runner, "", since_s, str(now), removed=True)  # so that each machine looks again
     backfill.remove(runner, since_s)
     _summarise(runner, now, retention_days)
     return before

@@ -30,3 +30,16 @@ CREATE TABLE IF NOT EXISTS telemetry.transcript_contexts
 ENGINE = ReplacingMergeTree(decided_at)
 ORDER BY (branch, directory)
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+-- Runs of backfill that came to their end, the last one of each machine: with nothing read since, there is nothing to fill in.
+CREATE TABLE IF NOT EXISTS telemetry.backfill_runs
+(
+    machine String COMMENT 'as in transcript_files',
+    run     UInt64 COMMENT 'its beginning, in ns',
+    since   DateTime64(9, 'UTC') COMMENT 'what is older was left out',
+    prices  DateTime64(9, 'UTC') COMMENT 'the load of the price list that it used',
+    removed Bool COMMENT 'it took rows back'
+)
+ENGINE = ReplacingMergeTree(run)
+ORDER BY machine
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;

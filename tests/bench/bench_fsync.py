@@ -52,9 +52,8 @@ def main() -> None:
             cpu = median(m.cpu_s * 1e6 / m.sent_events for m in measured)
             ratio = f"{of[False] / of[True]:.2f}" if not synced else ""
             rows.append([shape.name, "with" if synced else "without", f"{rate:,.0f}", f"{p50:.1f}", f"{p99:.1f}", f"{cpu:.0f}", ratio])
-            figures.append(
-                {"name": shape.name, "fsync": synced, "events_a_second": rate, "p50_ms": p50, "p99_ms": p99, "cpu_ms_per_1000": cpu}
-            )
+            named = {"events_a_second": rate, "p50_ms": p50, "p99_ms": p99, "cpu_ms_per_1000": cpu}
+            figures.append({"name": shape.name, "fsync": synced, **named})
     heads = ["events a request", "fsync", "events/s", "p50 ms", "p99 ms", "CPU ms / 1,000", "without ÷ with"]
     servers.table(f"fsync before acknowledgement, medians of {args.turns} turns", heads, rows)
     servers.write(args.json, "fsync", {"shapes": figures})

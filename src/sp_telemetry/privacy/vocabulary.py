@@ -95,7 +95,7 @@ WORDS: frozenset[str] = _words("""
 
 #: What a name of an attribute or event that is not known may be made of at level `strict`, beside the words of those that are.
 NAME_WORDS: frozenset[str] = _words("""
-    whole claude cloud commit exponential histogram gauge summary pull lines of edit decision make
+    sp setup check whole claude cloud commit exponential histogram gauge summary pull lines of edit decision make
     a an active actual another brand event one after age all api app args attribute auto average batch before begin bool bucket byte bytes call calls chars class
     client code column config cost count counter created current data date day days delay delta depth desktop detail details device
     disabled disk done download duration elapsed enabled end engine entry env exit expired extra failed failures feature field file files

@@ -1,4 +1,4 @@
--- From `transcripts` (read.sql) and what the files' metadata tells (`known`): a row for each file, for telemetry.read_files.
+-- From `lines` (read.sql) and what the files' metadata tells (`known`): a row for each file, for telemetry.read_files.
 SELECT
     k.file_id AS file_id,
     k.machine AS machine,
@@ -8,17 +8,17 @@ SELECT
     k.modified_ns AS modified_ns,
     k.session_id AS session_id,
     k.agent_id AS agent_id,
-    t.lines AS lines,
-    length(arrayDistinct(arrayMap(a -> if(a.2.message.id = '', a.2.requestId, a.2.message.id), t.answers))) AS requests,
-    length(arrayDistinct(arrayMap(p -> p.2, t.prompts))) AS prompts,
-    t.compactions AS compactions,
-    t.cleared_at > 0 AND t.cleared_at <= t.first_prompt_at + INTERVAL 1 SECOND AS cleared,
-    arrayElement(arrayMap(a -> a.2.cwd, t.answers), 1) AS directory,
-    if(t.queued_at > 0, t.queued_at, t.first_at) AS started_at,
-    t.last_at AS ended_at,
-    t.cut_lines AS cut_lines,
-    t.unreadable_lines AS unreadable_lines,
+    uniqExactIf(if(l.message_id = '', l.request_id, l.message_id), l.kind = 'answer') AS requests,
+    uniqExactIf(l.prompt_id, l.kind = 'prompt' AND l.prompt_id != '') AS prompts,
+    countIf(l.kind = 'compaction') AS compactions,
+    countIf(l.kind = 'clear') > 0 AND minIf(l.at, l.kind = 'clear') <= minIf(l.at, l.kind IN ('prompt', 'clear')) + INTERVAL 1 SECOND AS cleared,
+    anyIf(l.directory, l.kind = 'answer') AS directory,
+    if(countIf(l.kind = 'queue') > 0, minIf(l.at, l.kind = 'queue'), minIf(l.at, toUnixTimestamp64Nano(l.at) > 0)) AS started_at,
+    max(l.at) AS ended_at,
+    countIf(l.kind = 'cut') AS cut_lines,
+    countIf(l.kind = 'unreadable') AS unreadable_lines,
     k.long_lines AS long_lines,
     k.problem AS problem
 FROM known AS k
-LEFT JOIN transcripts AS t ON k.file = t.file
+LEFT JOIN lines AS l ON k.file = l.file
+GROUP BY k.file, k.file_id, k.machine, k.folder_id, k.reader, k.size, k.modified_ns, k.session_id, k.agent_id, k.long_lines, k.problem

@@ -1,78 +1,82 @@
--- From `transcripts` (read.sql): a row for each request of each file, as it was billed. What is handed over to telemetry.read_requests.
+-- From `lines` (read.sql): a row for each request of each file, as it was billed. What is handed over to telemetry.read_requests.
 -- `known` has what the file's name tells: file, file_id, session_id, agent_id.
 --
 -- A response is written in several lines with the same usage, of which the first ones may hold a placeholder: the line with the most
 -- output counts as a whole, of equal ones the last. usage.iterations has the attempts that were billed, where it has several.
 WITH
-    lines AS
-    (
-        SELECT
-            t.file AS file, k.file_id AS file_id, k.session_id AS of_session, k.agent_id AS of_agent, t.queued_at AS queued_at, t.last_at AS last_at,
-            a.1 AS at, a.2 AS j, j.message.id AS message_id,
-            if(j.requestId = '' AND message_id != '', max(j.requestId) OVER (PARTITION BY t.file, message_id), j.requestId) AS request_id
-        FROM transcripts AS t
-        INNER JOIN known AS k ON t.file = k.file
-        ARRAY JOIN answers AS a
-    ),
+    -- some versions leave the request's id out, some only in some lines
+    named AS (SELECT file, message_id, max(request_id) AS known_as FROM lines WHERE kind = 'answer' AND message_id != '' GROUP BY file, message_id),
     requests AS
     (
         SELECT
-            file, file_id, message_id, request_id,
-            any(of_agent) AS of_agent, any(of_session) AS of_session,
-            argMax((at, j), (j.message.usage.output_tokens, at)) AS best,
-            min(at) AS first_at,
+            l.file AS file, l.message_id AS message_id, if(l.request_id = '', n.known_as, l.request_id) AS request_id,
+            argMax(l.number, (l.output_tokens, l.at)) AS best,
+            min(l.at) AS first_at,
             count() AS lines,
-            uniqExact(j.uuid) AS distinct_lines,
-            min(j.isSidechain) AS beside,
-            argMin(j.agentId, j.isSidechain) AS agent,
-            any(queued_at) AS queued_at, any(last_at) AS last_at
-        FROM lines
-        GROUP BY file, file_id, message_id, request_id
+            uniqExact(cityHash64(l.uuid)) AS distinct_lines,
+            min(l.beside) AS beside,
+            argMin(l.agent_id, l.beside) AS agent
+        FROM lines AS l
+        LEFT JOIN named AS n ON l.file = n.file AND l.message_id = n.message_id
+        WHERE l.kind = 'answer'
+        GROUP BY file, message_id, request_id
     ),
-    asked AS (SELECT file, p.1 AS at, p.2 AS prompt_id FROM transcripts ARRAY JOIN prompts AS p)
+    files AS
+    (
+        SELECT
+            k.file AS file, any(k.file_id) AS file_id, any(k.session_id) AS session_id, any(k.agent_id) AS agent_id,
+            minIf(l.at, l.kind = 'queue') AS queued_at, max(l.at) AS last_at
+        FROM lines AS l
+        INNER JOIN known AS k ON l.file = k.file
+        GROUP BY k.file
+    )
 SELECT
-    r.file_id AS file_id,
+    f.file_id AS file_id,
     r.message_id AS message_id,
     r.request_id AS request_id,
-    toUInt8(least(number - 1, 255)) AS attempt,
+    toUInt8(least(place - 1, 255)) AS attempt,
     toUInt8(least(length(billed), 255)) AS attempts,
-    if(toUnixTimestamp64Nano(r.best.1) > 0, r.best.1, last_at) AS timestamp,
-    if(j.sessionId = '', of_session, j.sessionId) AS session_id,
-    asked.prompt_id AS prompt_id,
-    j.uuid AS message_uuid,
-    multiIf(r.agent != '', r.agent, of_agent != '', of_agent, r.beside, 'sidechain', '') AS agent_id,
-    queued_at > 0 AND first_at < queued_at AS copied,
+    if(toUnixTimestamp64Nano(r.at) > 0, r.at, f.last_at) AS timestamp,
+    if(r.session_id = '', f.session_id, r.session_id) AS session_id,
+    prompts.prompt_id AS prompt_id,
+    r.uuid AS message_uuid,
+    multiIf(r.agent != '', r.agent, f.agent_id != '', f.agent_id, r.all_beside, 'sidechain', '') AS agent_id,
+    -- a copied history keeps the times that its lines had, and what the client queues it does not copy
+    f.queued_at > 0 AND r.first_at < f.queued_at AS copied,
     toUInt32(r.lines) AS lines,
-    toUInt32(r.lines - distinct_lines) AS repeated_lines,
-    if(b.model = '', j.message.model, b.model) AS model,
-    b.input_tokens AS input_tokens,
-    b.output_tokens AS output_tokens,
-    b.cache_read_input_tokens AS cache_read_tokens,
+    toUInt32(r.lines - r.distinct_lines) AS repeated_lines,
+    if(b.1 = '', r.model, b.1) AS model,
+    b.2 AS input_tokens,
+    b.3 AS output_tokens,
+    b.4 AS cache_read_tokens,
     -- some versions have no sum, older ones no split: then it is what costs less
-    greatest(b.cache_creation_input_tokens, b.cache_creation.1 + b.cache_creation.2) AS cache_creation_tokens,
-    cache_creation_tokens - b.cache_creation.2 AS cache_creation_5m_tokens,
-    b.cache_creation.2 AS cache_creation_1h_tokens,
-    if(number = length(billed), j.message.usage.server_tool_use.web_search_requests, 0) AS web_searches,
-    j.message.usage.speed AS speed,
-    j.message.usage.service_tier AS service_tier,
-    j.message.usage.inference_geo AS inference_geo,
-    j.message.stop_reason AS stop_reason,
-    j.version AS service_version,
-    j.entrypoint AS entrypoint,
-    j.gitBranch AS branch,
-    j.cwd AS directory
+    greatest(b.5, b.6.1 + b.6.2) AS cache_creation_tokens,
+    cache_creation_tokens - b.6.2 AS cache_creation_5m_tokens,
+    b.6.2 AS cache_creation_1h_tokens,
+    if(place = length(billed), r.web_searches, 0) AS web_searches,
+    r.speed AS speed,
+    r.service_tier AS service_tier,
+    r.inference_geo AS inference_geo,
+    r.stop_reason AS stop_reason,
+    r.version AS service_version,
+    r.entrypoint AS entrypoint,
+    r.branch AS branch,
+    r.directory AS directory
 FROM
 (
     SELECT
-        *,
-        best.2 AS j,
-        j.message.usage AS u,
-        if(length(u.iterations) > 1, u.iterations,
-           [CAST((j.message.model, u.input_tokens, u.output_tokens, u.cache_read_input_tokens, u.cache_creation_input_tokens, u.cache_creation),
+        requests.file AS file, requests.message_id AS message_id, requests.request_id AS request_id, first_at, lines, distinct_lines, agent,
+        requests.beside AS all_beside,
+        l.at AS at, session_id, uuid, model, web_searches, speed, service_tier, inference_geo, stop_reason, version, entrypoint, branch, directory,
+        if(length(iterations) > 1, iterations,
+           [CAST(('', tokens.1, tokens.2, tokens.3, tokens.4, tokens.5),
             'Tuple(model String, input_tokens UInt64, output_tokens UInt64, cache_read_input_tokens UInt64, cache_creation_input_tokens UInt64,
              cache_creation Tuple(ephemeral_5m_input_tokens UInt64, ephemeral_1h_input_tokens UInt64))')]) AS billed
     FROM requests
+    INNER JOIN lines AS l ON requests.best = l.number
 ) AS r
-ARRAY JOIN billed AS b, arrayEnumerate(billed) AS number
-ASOF LEFT JOIN asked ON r.file = asked.file AND r.first_at >= asked.at
+INNER JOIN files AS f ON r.file = f.file
+ASOF LEFT JOIN (SELECT file, at, prompt_id FROM lines WHERE kind IN ('prompt', 'clear') AND prompt_id != '') AS prompts
+ON r.file = prompts.file AND r.first_at >= prompts.at
+ARRAY JOIN billed AS b, arrayEnumerate(billed) AS place
 SETTINGS max_threads = 2

@@ -220,12 +220,12 @@ def test_pitfall_09_a_line_of_any_length_takes_no_memory(running, configuration,
     path.unlink()
     assert outputs(running, session) == [300, 300]
     assert memory <= MEMORY_MIB
-    assert told["transcripts"]["lines_left_out"]["longer than 16 MiB"] == 1
+    assert told["transcripts"]["lines_left_out"]["longer than 8 MiB"] == 1
 
 
 def test_pitfall_09_many_lines_just_below_the_limit_take_no_memory(running, configuration, session):
     """The longest lines that are read, all of them requests: each is parsed whole."""
-    text = "y" * (15 << 20)
+    text = "y" * (7 << 20)
     path = configuration.session(session, (answer(session, str(number), START + number, FULL, text=text) for number in range(8)))
     _, memory = _audit(running, configuration)
     path.unlink()

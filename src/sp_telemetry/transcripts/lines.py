@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LONGEST = 16 << 20  # the longest answer of a model has not a tenth of it
+LONGEST = 8 << 20  # the longest answer of a model has not a tenth of it
 _PIECE = 1 << 20
 
 

@@ -58,7 +58,6 @@ CREATE TABLE IF NOT EXISTS telemetry.transcript_files
     gone_at          DateTime64(9, 'UTC') COMMENT 'when it was missed: Claude Code deletes them after 30 days; 1970 while it is there',
     session_id       String COMMENT 'by its name',
     agent_id         String,
-    lines            UInt64,
     requests         UInt64,
     prompts          UInt64,
     compactions      UInt64,

@@ -67,9 +67,7 @@ def free_port() -> int:
 
 
 def named(told: dict[str, Any], side: str, reason: str) -> set[str]:
-    return {
-        detail["request_id"] for row in told["rows"] if (row["side"], row["reason"]) == (side, reason) for detail in row["details"]
-    }
+    return {detail["request_id"] for row in told["rows"] if (row["side"], row["reason"]) == (side, reason) for detail in row["details"]}
 
 
 @pytest.fixture(params=VERSIONS)

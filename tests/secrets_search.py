@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
@@ -31,21 +33,32 @@ def forms(secret: str) -> dict[str, bytes]:
     found["JSON"] = json.dumps(secret)[1:-1].encode()
     found["JSON twice"] = json.dumps(json.dumps(secret)[1:-1])[1:-1].encode()
     found["JSON, all"] = "".join(f"\\u{ord(letter):04x}" for letter in secret).encode()
-    found["UTF-16"] = secret.encode("utf-16-le")
     if len(raw) >= 2 * PIECE:
         middle = (len(raw) - PIECE) // 2
         found |= {"its beginning": raw[:PIECE], "its middle": raw[middle : middle + PIECE], "its end": raw[-PIECE:]}
     return found
 
 
-def search(
-    secrets: Mapping[str, str], places: Iterable[tuple[str, bytes]], ignore: frozenset[bytes] = frozenset()
-) -> list[tuple[str, str, str]]:
-    """(place where it was planted, form, place where it was found) for each finding. `ignore`: forms that are no secret by themselves."""
-    wanted = [(name, form, data) for name, secret in secrets.items() for form, data in forms(secret).items() if data not in ignore]
-    found = []
-    for place, data in places:
-        found += [(name, form, place) for name, form, piece in wanted if piece in data]
+def search(secrets: Mapping[str, str], places: Iterable[tuple[str, bytes]]) -> list[tuple[str, str, str]]:
+    """(place where it was planted, form, place where it was found) for each finding. By grep, for these are ten thousands of needles."""
+    wanted: dict[bytes, list[tuple[str, str]]] = {}
+    for name, secret in secrets.items():
+        for form, data in forms(secret).items():
+            wanted.setdefault(data, []).append((name, form))
+    assert all(len(data) >= 8 and b"\n" not in data and b"\0" not in data for data in wanted), "too short to be no accident"
+    names = []
+    with tempfile.TemporaryDirectory() as folder:
+        needles, hay = Path(folder) / "needles", Path(folder) / "hay"
+        needles.write_bytes(b"\n".join(wanted) + b"\n")
+        hay.mkdir()
+        for number, (place, data) in enumerate(places):
+            names.append(place)
+            (hay / str(number)).write_bytes(data)
+        command = ["grep", "-raoFf", needles, "--null", "."]
+        done = subprocess.run(command, cwd=hay, capture_output=True, env={"LC_ALL": "C", "PATH": os.environ["PATH"]})
+    assert done.returncode in (0, 1) and names, done.stderr.decode()
+    hits = {tuple(line.split(b"\0", 1)) for line in done.stdout.split(b"\n") if line}
+    found = [(name, form, names[int(file[2:])]) for file, hit in hits for name, form in wanted[hit]]
     return found
 
 

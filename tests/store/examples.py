@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+from functools import cache
 from re import _constants as code
 from re import _parser as parser
 
@@ -12,11 +13,15 @@ PRINTABLE = string.ascii_letters + string.digits + "._-+/=~ @#é"
 
 def example(regex: str, chance: random.Random, more: int = 8) -> str:
     """A text that `regex` matches; an open repetition gets up to `more` above its least."""
-    flags = parser.parse(regex).state.flags
-    return "".join(_node(op, argument, chance, more, flags) for op, argument in parser.parse(regex))
+    return _all(_parsed(regex), chance, more)
 
 
-def _node(op, argument, chance: random.Random, more: int, flags: int) -> str:
+@cache
+def _parsed(regex: str):
+    return parser.parse(regex)
+
+
+def _node(op, argument, chance: random.Random, more: int) -> str:
     if op is code.LITERAL:
         return chr(argument)
     if op is code.NOT_LITERAL:
@@ -26,20 +31,20 @@ def _node(op, argument, chance: random.Random, more: int, flags: int) -> str:
     if op is code.IN:
         return chance.choice(_letters(argument))
     if op is code.BRANCH:
-        return _all(chance.choice(argument[1]), chance, more, flags)
+        return _all(chance.choice(argument[1]), chance, more)
     if op is code.SUBPATTERN:
-        return _all(argument[3], chance, more, flags)
+        return _all(argument[3], chance, more)
     if op in (code.MAX_REPEAT, code.MIN_REPEAT):
         least, most, inner = argument
         most = least + more if most is code.MAXREPEAT else min(most, least + more)
-        return "".join(_all(inner, chance, more, flags) for _ in range(chance.randint(least, most)))
+        return "".join(_all(inner, chance, more) for _ in range(chance.randint(least, most)))
     if op is code.AT:
         return ""
     raise ValueError(f"{op} is not foreseen")
 
 
-def _all(nodes, chance: random.Random, more: int, flags: int) -> str:
-    return "".join(_node(op, argument, chance, more, flags) for op, argument in nodes)
+def _all(nodes, chance: random.Random, more: int) -> str:
+    return "".join(_node(op, argument, chance, more) for op, argument in nodes)
 
 
 def _letters(parts) -> list[str]:

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sp_telemetry.errors import QueryFailed, ServerUnreachable, SpTelemetryError, UsageError
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
 from sp_telemetry.privacy.policy import ATTRIBUTES, LEVELS, TREATMENTS, Policy
+from sp_telemetry.setup.policy import describe, in_force
 
 HELP = "What is kept of each attribute, at which level, by which rules; and how to keep less."
 EPILOG = """\
@@ -188,24 +189,6 @@ def _wait_for(home: Home, policy: Policy) -> dict[str, Any]:
                 "The server has not taken the policy up.", "`sp-telemetry logs` says why; `sp-telemetry restart` tries again."
             )
         time.sleep(0.2)
-
-
-def in_force(home: Home) -> dict[str, Any] | None:
-    """The policy that the store applies, or None where nobody answers."""
-    from sp_telemetry.store.client import connect
-    from sp_telemetry.store.privacy import IN_FORCE
-
-    try:
-        rows = connect(home, home.settings()).query(IN_FORCE).records()
-    except (ServerUnreachable, QueryFailed):
-        return None
-    return rows[0] if rows else None
-
-
-def describe(force: dict[str, Any]) -> str:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(force["since"]))
-    rules = force["own_patterns"] + force["own_attributes"]
-    return f"{force['level']} since {since}" + (f", with {rules} rules of your own" if rules else "")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
+from sp_telemetry.privacy.policy import LEVELS
 
 HELP = "Switch Claude Code's telemetry on for you, start the server, and prove that an event arrives."
 EPILOG = """\
@@ -38,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--person", metavar="NAME", help="under whose name the cost is reported")
     parser.add_argument("--autostart", action=switch, help="let the start of a session start the server [yes]")
     parser.add_argument("--backfill", action=switch, help="let the start of a session fill in, at most hourly, what telemetry missed [no]")
+    parser.add_argument("--privacy", choices=LEVELS, help="the client's own words; error texts and names too; content too [strict]")
     parser.add_argument("--console", action=switch, help="export to the terminal too, for debugging `claude -p`")
     parser.add_argument("--prometheus", action=switch, help="serve the metrics to Prometheus too, on port 9464")
     parser.add_argument("--traces", action=switch, help="export spans too (beta)")
@@ -68,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     home = Home.open()
     options = Options(
         args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force, args.bare_names,
-        args.backfill,
+        args.backfill, args.privacy,
     )  # fmt: skip
     made = plan(home, os.environ, Path.cwd(), options)
     if not args.json:

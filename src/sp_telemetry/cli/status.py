@@ -9,7 +9,7 @@ import urllib.request
 
 from sp_telemetry.errors import QueryFailed, ServerUnreachable
 from sp_telemetry.home import Home
-from sp_telemetry.setup import service
+from sp_telemetry.setup import policy, service
 
 HELP = "Who serves this home, since when, on which ports, and how much is stored, doubled, rejected and queued."
 EPILOG = """\
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         "health": server.health["status"],
         **{name: server.health[name] for name in ("reason", "mend") if name in server.health},
         **figures,
+        "privacy": policy.in_force(home),
     }
     print(json.dumps(state) if args.json else _text(state))
     return QueryFailed.exit_code if "reason" in state else 0
@@ -73,6 +74,7 @@ def _text(state: dict) -> str:
             f"home      {state['home']}",
             f"ports     {ports}  (on {state['bind']})",
             f"events    {stored}",
+            f"privacy   {policy.describe(state['privacy'])}" if state["privacy"] else "privacy   unknown",
             f"requests  {state['requests_queued']:.0f} queued, {state['requests_rejected_total']:.0f} rejected, "
             f"{state['requests_refused_total']:.0f} told to retry",
             f"disk      {state['bytes_on_disk'] / 1e6:,.1f} MB" if "bytes_on_disk" in state else "disk      unknown",

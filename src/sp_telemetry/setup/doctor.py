@@ -78,7 +78,7 @@ def examine(
     home: Home, environ: Mapping[str, str] = os.environ, directory: Path | None = None, managed: tuple[Path, ...] | None = None
 ) -> Examination:
     """Look at everything. Raises only for a config.toml that can't be read."""
-    from sp_telemetry.setup import doctor_client, doctor_server, doctor_settings, doctor_store
+    from sp_telemetry.setup import doctor_client, doctor_server, doctor_settings, doctor_store, policy
 
     begun = time.monotonic()
     patient = Patient(home, home.settings(), environ, directory or Path.cwd(), managed)
@@ -90,6 +90,7 @@ def examine(
         doctor_client.hooks,
         doctor_client.spool,
         doctor_store.store,
+        policy.look,
         doctor_server.disk,
     )
     for part in parts:

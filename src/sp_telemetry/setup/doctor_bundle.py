@@ -25,7 +25,7 @@ _VERSION = re.compile(r"((before |since )?\d+(\.\d+){0,3}( to before \d+(\.\d+){
 _WORDS = frozenset((
     *(layers.MANAGED, layers.LOCAL, layers.PROJECT, layers.USER, layers.SHELL),
     *(*PORTS, *PROTOCOLS, "otlp", "console", "prometheus", "none", "other"),
-    *("version", "server", "settings", "hooks", "spool", "store", "disk"),
+    *("version", "server", "settings", "hooks", "spool", "store", "disk", "look"),
     *(name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)),
     *("Late", "ServerUnreachable", "UsageError", "StoreBusy", "QueryFailed", "SpTelemetryError"),
     *(flaw.source for flaw in FLAWS),

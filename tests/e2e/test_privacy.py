@@ -1,0 +1,243 @@
+"""The privacy promise, tried on the real server process: secrets are planted in each place that OTLP has and that Claude Code can fill,
+by the real client with everything switched on and by hand for what it can't be made to send, and looked for in every byte that there is.
+"""
+
+# ruff: noqa: E501 - a place is one line
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sp_telemetry.privacy import sql
+from sp_telemetry.privacy.keys import KEYS
+from sp_telemetry.privacy.policy import ATTRIBUTES, Policy
+from sp_telemetry.store import schema
+from sp_telemetry.store.engine import Engine
+from sp_telemetry.store.pipeline import Lane, Pipeline
+from tests.secrets_search import columns, files, search
+from tests.server import JSON, PROTOBUF, Server, any_value, as_json, as_protobuf, context, log_request, pairs, server
+from tests.store.examples import example
+
+START = 1_790_000_000 * 10**9
+SESSION = str(UUID(int=7_700))
+#: What has to be there for the rest to be understood.
+STRUCTURE = frozenset({"event.name", "session.id", "event.sequence"})
+#: One secret for each kind of pattern; where only a part of the text is secret, that part is marked by «».
+REDACTABLE = (
+    "-----BEGIN RSA PRIVATE KEY----- «MIIEpAIBAAKCAQEA7bTq» -----END RSA PRIVATE KEY-----", "https://«deploy9:hunter2hunter2»@example.org/x",
+    "«eyJhbGciOiJQUzI.eyJzdWIiOiIxMjM.c2lnbmF0dXJlLTc3»", "password=«correcthorse9battery»", 'client_secret: "«staple and battery 9»"',
+    "login --password «swordfish9swordfish»", "mysql -u root -p«tr0ub4dor9tr0ub4dor» book", "curl -u «grace9:open9sesame9» https://x",
+    "Authorization: Bearer «q7w8e9r0t1y2u3i4»", "Cookie: «sid=9a8b7c6d5e4f»", "«grace.hopper9@seventh-fleet.mil»", "call «+49 30 98765432»",
+    "«4111 1111 1111 1111»", "«DE89370400440532013000»", "from «203.0.113.177»", "from «2001:db8:77:aa9::7f34»", "/home/«gracehopper»/book",
+    r"C:\Users\«GraceHopper»\book", "postgres://«book9:s3cr3t9s3cr3t»@db.example.org/book", "%2Fhome%2F«gracehopper»%2Fbook",
+)  # fmt: skip
+
+
+@dataclass
+class Planter:
+    """Makes a new secret for each place and remembers it. `redactable`: such as the patterns know; else words that nobody can know."""
+
+    redactable: bool
+    chance: random.Random
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, place: str) -> str:
+        """A text with a new secret in it."""
+        if not self.redactable:
+            self.secrets[place] = self._word()
+            return self.secrets[place]
+        number = len(self.secrets) % (len(REDACTABLE) + len(KEYS))
+        text = REDACTABLE[number] if number < len(REDACTABLE) else f"«{self._key(KEYS[number - len(REDACTABLE)].regex)}»"
+        secret = re.search("«(.*)»", text)[1]
+        # A provider's prefix is no secret, and stands in the patterns.
+        self.secrets[place] = secret if number < len(REDACTABLE) else secret[-max(10, len(secret) // 2) :]
+        return f"it said: {text.replace('«', '').replace('»', '')}"
+
+    def _word(self) -> str:
+        return "zebra" + "".join(self.chance.choices("bcdfghjklmnpqrstvwxz0123456789", k=16)) + "quagga"
+
+    def _key(self, regex: str) -> str:
+        return example(regex, self.chance, more=20).strip()
+
+
+def by_hand(plant: Planter) -> list[tuple[str, dict[str, Any], bool]]:
+    """(signal, request, whether protobuf can hold it) with a secret in each place that OTLP has."""
+    kept_names = {name for name, kind in ATTRIBUTES.items() if kind in ("name", "person")} if not plant.redactable else set()
+    known = [name for name in sorted(ATTRIBUTES) if name not in STRUCTURE | kept_names and not name.startswith("context.")]
+    told = {"session.id": SESSION, "event.sequence": 1}
+    requests: list[tuple[str, dict[str, Any], bool]] = []
+
+    def log(place: str, of: dict[str, Any], resource: dict[str, Any] | None = None, **record: Any) -> None:
+        request = log_request([{"name": "api_error", "time_ns": START + len(requests)} | told | of], resource)
+        request["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0] |= record
+        requests.append(("logs", request, place not in ("trace id", "span id")))
+
+    for event in ("api_error", "api_request", "user_prompt", "tool_result"):  # each known attribute, on each kind of event
+        log(event, {"name": event} | {name: plant(f"{event}: {name}") for name in known})
+    log("resource", {}, {name: plant(f"resource: {name}") for name in known})
+    log("unknown attribute", {"an.unknown.attribute": plant("unknown attribute"), plant("name of an attribute"): "x"})
+    log("unknown resource", {}, {"team.secret": plant("unknown resource attribute"), plant("name of a resource attribute"): "x"})
+    log("unknown event", {"name": plant("name of an event"), "prompt": plant("attribute of an unknown event")})
+    log("list", {"managed_settings.sources": [plant("in a list")], "prompt": [plant("prompt in a list"), [plant("list in a list")]]})
+    log(
+        "nested", {"tool_input": {"deep": {"deeper": plant("nested"), plant("nested key"): 1}}, "error": [{"a": plant("nested in a list")}]}
+    )
+    log("nested resource", {}, {"process.command_args": [plant("list in the resource")], "mine": {"x": plant("nested in the resource")}})
+    log("ids", {name: plant(f"id: {name}") for name in ("prompt.id", "request_id", "tool_use_id", "message.uuid", "agent_id")})
+    log("session", {"session.id": plant("session id")})
+    for field_ in ("severityText", "eventName"):
+        log(field_, {}, **{field_: plant(field_)})
+    log("body", {}, body={"stringValue": plant("body")})
+    log("body nested", {}, body=any_value({"x": [plant("nested body")]}))
+    log("trace id", {}, traceId=plant("trace id"))
+    log("span id", {}, spanId=plant("span id"))
+    if plant.redactable:  # every pattern and every key's format, in the one attribute that holds prose
+        for number in range(len(REDACTABLE) + len(KEYS)):
+            log("error", {"error": plant(f"error {number}")})
+    scope = log_request([{"name": "api_request", "time_ns": START, **told}])
+    scope["resourceLogs"][0]["schemaUrl"] = plant("schema url")
+    scope["resourceLogs"][0]["scopeLogs"][0] |= {
+        "scope": {"name": plant("scope"), "version": plant("scope version")},
+        "schemaUrl": plant("scope schema"),
+    }
+    scope["resourceLogs"][0]["scopeLogs"][0]["scope"]["attributes"] = pairs({"x": plant("scope attribute")})
+    requests.append(("logs", scope, True))
+
+    attributes = {name: plant(f"metric: {name}") for name in known} | {
+        "new.one": plant("unknown metric attribute"),
+        plant("metric key"): "x",
+    }
+    point = {
+        "timeUnixNano": str(START),
+        "asDouble": 1,
+        "attributes": pairs(attributes | {"session.id": SESSION, "list": [plant("metric list")]}),
+    }
+    point["exemplars"] = [{"timeUnixNano": str(START), "asDouble": 1, "filteredAttributes": pairs({"x": plant("exemplar")})}]
+    metric = {"name": plant("metric name"), "unit": plant("metric unit"), "description": plant("metric description")}
+    metric["sum"] = {"aggregationTemporality": 1, "dataPoints": [point]}
+    resource = {"attributes": pairs({"mine": plant("metric resource")})}
+    requests.append(("metrics", {"resourceMetrics": [{"resource": resource, "scopeMetrics": [{"metrics": [metric]}]}]}, True))
+
+    attributes = {name: plant(f"span: {name}") for name in known} | {"new.one": plant("unknown span attribute"), plant("span key"): "x"}
+    span = {
+        "name": plant("span name"),
+        "startTimeUnixNano": str(START),
+        "endTimeUnixNano": str(START + 5),
+        "traceState": plant("trace state"),
+    }
+    span |= {"attributes": pairs(attributes | {"session.id": SESSION}), "status": {"code": 2, "message": plant("span status")}}
+    output = {
+        "output": plant("tool output"),
+        "content": plant("tool content"),
+        "diff": plant("diff"),
+        "nested": {"a": [plant("nested in a span event")]},
+    }
+    span["events"] = [{"name": plant("name of a span event"), "timeUnixNano": str(START), "attributes": pairs(output)}]
+    span["events"].append({"name": "tool.output", "timeUnixNano": str(START), "attributes": pairs({"output": plant("known span event")})})
+    span["links"] = [{"traceState": plant("link state"), "attributes": pairs({"x": plant("link attribute")})}]
+    requests.append(("traces", {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}, True))
+    return requests
+
+
+def tokens() -> dict[str, str]:
+    """Names that are kept at every level, each with a token in it."""
+    chance = random.Random(5)
+    formats = {key.provider: key.regex for key in KEYS}
+    kinds = {"branch": "GitHub", "feature": "GitLab", "chapter": "npm", "directory": "Slack", "part": "Stripe", "project": "Hugging Face"}
+    kinds |= {"person": "Anthropic", "spec_directory": "Google", "worktree": "DigitalOcean", "step": "Databricks"}
+    return {name: example(formats[provider], chance, more=20) for name, provider in kinds.items()}
+
+
+def send_by_hand(to: Server, plant: Planter) -> dict[str, str]:
+    """Everything above, in both encodings, with secrets in headers and paths too. Returns what was planted."""
+    made = by_hand(plant)
+    for signal, of in (("logs", "resourceLogs"), ("metrics", "resourceMetrics"), ("traces", "resourceSpans")):
+        every = [one for which, request, _ in made if which == signal for one in request[of]]
+        whole = [one for which, request, protobuf in made if which == signal and protobuf for one in request[of]]
+        to.stored(signal, as_json({of: every}), JSON)
+        to.stored(signal, as_protobuf({of: whole}, signal))
+    names = tokens()
+    records = [context(SESSION, START, **{name: f"017-{token}-x" for name, token in names.items()})]
+    records.append({"name": "api_request", "time_ns": START + 10**9, "session.id": SESSION, "vcs.ref.head.name": f"017-{names['branch']}-x",
+                    "enduser.id": names["person"], "vcs.repository.name": f"book-{names['project']}", "model": f"claude-{names['part']}"})  # fmt: skip
+    to.stored("logs", as_json(log_request(records)), JSON)
+    # Where requests are refused, what was wrong with them is told to the sender and to nobody else.
+    headers = {"Authorization": f"Bearer {plant('header')}", "X_Secret": plant("header 2"), "User_Agent": plant("user agent")}
+    to.post("logs", as_json(log_request([{"name": "api_request", "time_ns": START, "prompt": plant("with headers")}])), JSON, **headers)
+    to.post("logs", f'{{"resourceLogs": [{{"{plant("broken JSON")}": '.encode(), JSON)
+    to.post("logs", b"\xff\xff" + plant("broken protobuf").encode(), PROTOBUF)
+    to.post("logs", plant("broken gzip").encode(), PROTOBUF, Content_Encoding="gzip")
+    to.post(plant("path").replace(" ", "%20"), b"{}", JSON)
+    to.get("health", "/" + plant("health path").replace(" ", "%20"))
+    to.get("metrics", "/metrics?" + plant("metrics query").replace(" ", "%20"))
+    to.get("clickhouse", "/?query=SELECT%201&user=x&password=" + re.sub(r"[^A-Za-z0-9]", "", plant.secrets["path"]))
+    return plant.secrets | {f"token in {name}": token[-max(10, len(token) // 2) :] for name, token in names.items()}
+
+
+COMMANDS = (
+    ["status", "--json"], ["doctor"], ["doctor", "--json"], ["doctor", "--bundle", "-"], ["context"], ["logs"],
+    ["report", "cost"], ["report", "tokens"], ["report", "errors"], ["report", "sessions"], ["report", "tools"],
+    ["report", "cost", "--by", "chapter", "--format", "csv"], ["report", "errors", "--format", "json"], ["report", "sessions", "--format", "json"],
+    ["sql", "SELECT * FROM telemetry.telemetry_events"], ["sql", "SELECT * FROM telemetry.session_context"],
+    ["sql", "SELECT * FROM telemetry.telemetry_spans"], ["sql", "SELECT * FROM system.processes"], ["sql", "SELECT * FROM system.mutations"],
+)  # fmt: skip
+
+
+def places(of: Server) -> list[tuple[str, bytes]]:
+    """Everything that a secret could have got to: what commands and listeners tell; then, with the server down, each file of the home and
+    each column of each table."""
+    found = [(path, of.get(port, path)[1]) for port, path in (("metrics", "/metrics"), ("health", "/"))]
+    for command in COMMANDS:
+        done = of.command(*command)
+        found.append((" ".join(command), (done.stdout + done.stderr).encode()))
+    of.down()
+    found += files(of.home.path)
+    found += columns(of.home.store)
+    return found
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("level", ["strict", "standard", pytest.param("full", marks=pytest.mark.long)])
+def test_what_is_sent_by_hand_is_nowhere(tmp_path, level):
+    """At `strict` no word of it is; at every level nothing is that the patterns know, and no token in a name that is kept."""
+    with server(tmp_path / "home", SP_TELEMETRY_PRIVACY_LEVEL=level) as running:
+        chance = random.Random(level)
+        secrets = send_by_hand(running, Planter(redactable=True, chance=chance))
+        assert len(secrets) > 1000
+        if level == "strict":
+            secrets = {f"{place} (key)": secret for place, secret in secrets.items()} | send_by_hand(running, Planter(False, chance))
+            assert len(secrets) > 3000
+        running.restart()  # and what a start, an end and upkeep leave
+        stored = running.query("SELECT count(), countIf(notEmpty(branch)) FROM telemetry.telemetry_events")
+        assert stored[0][0] > 100 and stored[0][1] > 0, "nothing was stored, so nothing was shown"
+        assert search(secrets, places(running)) == []
+
+
+class Loosened(Policy):
+    """`strict`, but for one attribute."""
+
+    attribute = ""
+
+    @property
+    def treatments(self) -> dict[str, str]:
+        return super().treatments | {self.attribute: "text"}
+
+
+@pytest.mark.parametrize("attribute", ["prompt", "error", "command_name"])
+def test_a_policy_with_one_attribute_loosened_is_found_out(tmp_path, attribute):
+    """The search above would see it: the same requests, through the same statements, under a policy that keeps one text too many."""
+    policy = type("Loosened", (Loosened,), {"attribute": attribute})("strict")
+    engine = Engine(tmp_path / "store")
+    plant = Planter(redactable=False, chance=random.Random(attribute))
+    with engine.handle() as handle:
+        schema.migrate(handle, privacy=sql.render(policy))
+        requests = [one for signal, request, _ in by_hand(plant) if signal == "logs" for one in request["resourceLogs"]]
+        Pipeline(handle).store(Lane("logs", "json"), [as_json({"resourceLogs": requests})])
+    engine.close()
+    found = search(plant.secrets, columns(tmp_path / "store"))
+    assert {name.rpartition(": ")[2] for name, _, _ in found} == {attribute}

@@ -1,0 +1,96 @@
+"""privacy.toml: what it may say, what is refused and why, and what the definition's tables say in the documents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sp_telemetry.errors import UsageError
+from sp_telemetry.privacy import own, table
+from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.store.engine import Engine
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory):
+    engine = Engine(tmp_path_factory.mktemp("own"))
+    with engine.handle() as handle:
+        yield handle.query
+    engine.close()
+
+
+def load(folder: Path, text: str, run, level: str = "standard") -> Policy:
+    (folder / own.NAME).write_text(text)
+    return own.load(folder, level, run)
+
+
+def test_no_file_is_no_rule(tmp_path, run):
+    assert own.load(tmp_path, "strict", run) == Policy("strict")
+
+
+def test_a_pattern_and_attribute_rules(tmp_path, run):
+    text = """
+[patterns.ticket]
+regex = 'ACME-[0-9]{4,}'
+like = ["see ACME-1234"]
+unlike = ["ACME"]
+[attributes]
+error = "drop"
+"team.name" = "text"
+"""
+    policy = load(tmp_path, text, run)
+    assert own.effect(policy, "see ACME-1234, mail a@b.org", run) == "see <ticket>, mail <email>"
+    assert own.hits(policy, "see ACME-1234, mail a@b.org", run) == ["ticket", "email"]
+    assert (policy.treatments["error"], policy.treatments["team.name"]) == ("drop", "text")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("regex = 1", "has to be a text"),
+        ("regex = '(a'", "can't be compiled"),
+        ("regex = 'a(?=b)'", "does not backtrack"),
+        ("regex = '(?<!a)b'", "does not backtrack"),
+        (r"regex = '(a)\1'", "does not backtrack"),
+        ("regex = 'x++'", "forbids to go back"),
+        ("regex = 'a*'", "matches the empty text"),
+        ("regex = '.+'", "eats ordinary text"),
+        ("regex = '[a-z]+'", "eats ordinary text"),
+        ("regex = 'ACME'\nlike = ['nothing']", "does not match 'nothing'"),
+        ("regex = 'ACME'\nunlike = ['an ACME']", "matches 'an ACME'"),
+        ("regex = 'ACME'\nreplacement = '<ACME>'", "its own replacement"),
+        ("regex = 'ACME'\nreplacement = '\\3'", "can't be used"),
+        ("regex = 'ACME'\ncolour = 'red'", "unknown key"),
+    ],
+)
+def test_a_bad_pattern_is_refused_with_its_reason(tmp_path, run, text, reason):
+    with pytest.raises(UsageError, match=".") as refused:
+        load(tmp_path, f"[patterns.mine]\n{text}", run)
+    assert reason in str(refused.value)
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[patterns.email]\nregex = 'ACME'", "a pattern of that name already"),
+        ("[patterns.Mine]\nregex = 'ACME'", "a name is made of"),
+        ("[attributes]\nprompt = 'text'", "only keep less"),
+        ("[attributes]\nbody = 'hash'", "only keep less"),
+        ("[attributes]\nerror = 'red'", "allowed are drop, hash, text"),
+        ("level = 'full'", "unknown key"),
+        ("[patterns", "can't be read"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_reason(tmp_path, run, text, reason):
+    with pytest.raises(UsageError) as refused:
+        load(tmp_path, text, run, "strict")
+    assert reason in str(refused.value)
+
+
+@pytest.mark.checkout
+def test_the_documents_hold_the_definitions_tables():
+    text = (ROOT / "docs" / "privacy.md").read_text()
+    assert table.attributes() in text and table.treatments() in text

@@ -17,6 +17,8 @@ from sp_telemetry.setup.claude_settings import as_text
 
 MANAGED, LOCAL, PROJECT, USER, SHELL = "managed settings", "local settings", "project settings", "user settings", "shell"
 IGNORED_SINCE = (2, 1, 282)
+LOCKED_SINCE = (2, 1, 217)  # a managed endpoint takes everybody else's away, those of single signals too; protocols stay
+_ENDPOINT = re.compile(r"OTEL_EXPORTER_OTLP_(.*_)?ENDPOINT$")
 _TELEMETRY = re.compile(r"OTEL_|CLAUDE_CODE_ENABLE_TELEMETRY$|CLAUDE_CODE_ENHANCED_TELEMETRY_BETA$|ENABLE_ENHANCED_TELEMETRY_BETA$|"
                         r"(ENABLE_)?BETA_TRACING_|CLAUDE_CODE_OTEL_")  # fmt: skip
 _IGNORED = re.compile(
@@ -62,9 +64,13 @@ def layers(environ: Mapping[str, str], directory: Path | None, managed: tuple[Pa
 def in_force(found: list[Layer], version: tuple[int, ...] | None) -> dict[str, Value]:
     """The telemetry variables as the client of `version` sees them (None: as the newest does)."""
     values: dict[str, Value] = {}
+    locked = version is None or version >= LOCKED_SINCE
+    locked = locked and any(_ENDPOINT.match(name) for layer in found if layer.name == MANAGED for name in layer.env)
     for layer in found:
         for name, text in layer.env.items():
             if not is_telemetry(name) or is_ignored(layer, name, text, version):
+                continue
+            if locked and layer.name != MANAGED and _ENDPOINT.match(name):
                 continue
             known = values.get(name)
             values[name] = Value(text, layer) if known is None else Value(known.text, known.layer, (*known.beaten, (layer, text)))

@@ -114,7 +114,8 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
     offered = list(dict.fromkeys(filter(None, (known, *identity.offered(environ, str(cwd))))))
     person = identity.checked(options.person) if options.person is not None else next(iter(offered), "")
     endpoint = f"http://127.0.0.1:{settings.otlp_http_port}"
-    changes = _changes(file.env, _wanted(file.env, ours, endpoint, person, options), ours)
+    wanted = _wanted(file.env, ours, endpoint, person, options)
+    changes = _changes(file.env, wanted, ours)
 
     config: dict[str, Any] = {"person": person}
     if options.autostart is not None and options.autostart != settings.autostart:
@@ -129,7 +130,7 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
             config[key] = settings.values[key]  # so that a server which a hook starts listens there too
 
     client = client_versions.installed(environ)
-    checks = [_python(), _client(client), *_ports(home, settings), *_winners(environ, cwd, client, changes, managed)]
+    checks = [_python(), _client(client), *_ports(home, settings), *_winners(environ, cwd, client, wanted, managed)]
     if not person:
         checks.append(Check(ERROR, "person", "No name to report under was found.", "`--person NAME` names one."))
     names = bare_names.look(home, environ, layers.layers(environ, cwd, managed))
@@ -227,18 +228,25 @@ def is_free(bind: str, port: int) -> bool:
 
 
 def _winners(
-    environ: Mapping[str, str], cwd: Path, client: client_versions.Client | None, changes: list[Change], managed: tuple[Path, ...] | None
+    environ: Mapping[str, str],
+    cwd: Path,
+    client: client_versions.Client | None,
+    wanted: Mapping[str, str | None],
+    managed: tuple[Path, ...] | None,
 ) -> list[Check]:
     """Who beats the user settings, and whom they beat."""
-    wanted = {change.variable: change.after for change in changes} | {name: None for name in DIVERTING}
+    wanted = {**wanted, **dict.fromkeys(DIVERTING)}
     version = client.version if client and client.version else None
     checks = []
+    ruled: set[str] = set()  # by a managed file that wins over the next
     for layer in layers.layers(environ, cwd, managed):
         if layer.problem:
             checks.append(Check(WARNING, "settings", f"{layer.place} {layer.problem}.", "Mend that file; what it says is not known."))
         for name, value in layer.env.items():
-            if not layers.is_telemetry(name) or layer.name == layers.USER:
+            if not layers.is_telemetry(name) or layer.name == layers.USER or name in ruled:
                 continue
+            if layer.name == layers.MANAGED:
+                ruled.add(name)
             shown = layers.shown(name, value)
             after = wanted.get(name, value) if name not in DIVERTING else None
             if layers.is_ignored(layer, name, value, version):

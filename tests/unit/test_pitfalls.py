@@ -20,6 +20,8 @@ SQL = sorted(resources.path("telemetry-server").rglob("*.sql"))
 
 @cache
 def _tests_of(file: Path) -> set[str]:
+    if not file.is_file():
+        return set()
     return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 

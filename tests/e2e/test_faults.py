@@ -209,6 +209,7 @@ def test_a_full_disk_refuses_and_room_is_all_it_takes_to_go_on(room, tmp_path):
         assert_stored_once_and_again_after_a_restart(placed, [1, 2, 3, 4, 5])
 
 
+@pytest.mark.long
 @pytest.mark.needs("unshare", "nsenter", "mount")
 def test_a_disk_that_fills_up_under_load_keeps_what_was_acknowledged(room, tmp_path):
     """Not at a moment that we choose: while parts are written and merged, over and over."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -19,8 +20,11 @@ from sp_telemetry.privacy.policy import ATTRIBUTES, Policy
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.pipeline import Lane, Pipeline
+from tests.client import ClaudeCode, Failure, MessagesApi, OtlpRecorder, Reply, Script, ToolUse, executable
+from tests.client.install import ClientUnavailable
+from tests.conftest import require
 from tests.secrets_search import columns, files, search
-from tests.server import JSON, PROTOBUF, Server, any_value, as_json, as_protobuf, context, log_request, pairs, server
+from tests.server import JSON, PROTOBUF, Server, any_value, as_json, as_protobuf, context, log_request, pairs, server, wait_for
 from tests.store.examples import example
 
 START = 1_790_000_000 * 10**9
@@ -240,4 +244,75 @@ def test_a_policy_with_one_attribute_loosened_is_found_out(tmp_path, attribute):
         Pipeline(handle).store(Lane("logs", "json"), [as_json({"resourceLogs": requests})])
     engine.close()
     found = search(plant.secrets, columns(tmp_path / "store"))
-    assert {name.rpartition(": ")[2] for name, _, _ in found} == {attribute}
+    names = {name.rpartition(": ")[2] for name, _, _ in found}
+    assert attribute in names and names <= {attribute, "attribute of an unknown event"}  # which is a prompt
+
+
+EVERYTHING = dict.fromkeys(
+    ("OTEL_LOG_USER_PROMPTS", "OTEL_LOG_ASSISTANT_RESPONSES", "OTEL_LOG_TOOL_DETAILS", "OTEL_LOG_TOOL_CONTENT", "OTEL_LOG_RAW_API_BODIES",
+     "OTEL_LOG_MANAGED_SETTINGS", "OTEL_METRICS_INCLUDE_REPOSITORY"),
+    "1",
+)  # fmt: skip
+
+
+@pytest.mark.needs("npm", "git")
+@pytest.mark.timeout(300)
+def test_what_the_real_client_exports_with_everything_on_is_nowhere(tmp_path):
+    """At `strict`. The same session is exported to a recorder first: what it shows there is what was really sent."""
+    try:
+        binary = executable()
+    except ClientUnavailable as reason:
+        require(False, str(reason))
+    plant = Planter(redactable=False, chance=random.Random(330))
+    names = (
+        "prompt",
+        "response",
+        "command",
+        "output",
+        "content",
+        "file",
+        "description",
+        "error",
+        "api error",
+        "resource",
+        "header",
+        "argument",
+        "title",
+    )
+    said = {name: plant(name) for name in names}
+    script = Script().on(
+        said["prompt"],
+        Reply(
+            said["response"],
+            ToolUse("Bash", command=f"echo {said['command']}; printf %s {said['output']}", description=said["description"]),
+        ),
+        Reply("2", ToolUse("Write", file_path=f"{said['file']}.md", content=said["content"])),
+        Reply("3", ToolUse("Bash", command=f"echo {said['error']} >&2; exit 3")),
+        Reply("4", ToolUse("Read", file_path=f"/nowhere/{said['file']}")),
+        Failure(400, said["api error"]),
+    )
+    script.on(said["argument"], Reply("done"))
+    script.otherwise(lambda request: Reply(said["title"]))
+    book = tmp_path / "book"
+    commands = book / ".claude" / "commands"
+    commands.mkdir(parents=True)
+    name = said["command name"] = plant("command name")
+    (commands / f"{name}.md").write_text("Do: $ARGUMENTS\n")
+    subprocess.run(["git", "init", "-q", "-b", "017-x", str(book)], check=True)
+
+    def session(environ: dict[str, str]) -> None:
+        more = EVERYTHING | {"OTEL_RESOURCE_ATTRIBUTES": f"team.secret={said['resource']}", "CLAUDE_CODE_DISABLE_TERMINAL_TITLE": ""}
+        more["OTEL_EXPORTER_OTLP_HEADERS"] = f"x-secret={said['header']}"
+        for prompt in (said["prompt"], f"/{name} {said['argument']}"):
+            client.run(prompt, cwd=book, env=environ | more)
+
+    with MessagesApi(script) as api, OtlpRecorder(grpc=False) as recorder, server(tmp_path / "sp home") as running:
+        client = ClaudeCode(binary, tmp_path / "home", api.url)
+        session(recorder.environment())
+        sent = b"".join(request.body + repr(request.headers).encode() for request in recorder.requests)
+        assert {one for one in said if said[one].encode() not in sent} <= {"title"}, "was not exported, so nothing would be shown"
+        endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{running.ports['otlp_http']}"}
+        session(recorder.environment() | endpoint)
+        assert wait_for(lambda: running.query("SELECT count() FROM telemetry.telemetry_events")[0][0] > 20)
+        assert running.query("SELECT count() FROM telemetry.telemetry_spans")[0][0] > 5
+        assert search(plant.secrets, places(running)) == []

@@ -35,7 +35,7 @@ def look(patient: Patient) -> list[Finding]:
     except UsageError as error:
         why = "The policy before stays in force, and a server does not start with this."
         return [Finding(ERROR, "privacy", "rules-refused", str(error), why, "sp-telemetry privacy check")]
-    force = in_force(patient.home)
+    force = in_force(patient.home) if patient.server_runs else None
     if force is None:
         return []
     facts = {"own_patterns": force["own_patterns"], "own_attributes": force["own_attributes"]}

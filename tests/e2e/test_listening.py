@@ -202,7 +202,12 @@ def test_smuggling(running: Server, way: str) -> None:
 def test_requests_one_after_another_on_one_connection_are_each_answered(running: Server) -> None:
     bodies = [as_json(request("pipelined", number)) for number in range(20)]
     text = b"".join(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies)
-    assert statuses(raw(running, text)) == [200] * 20
+    got = b""
+    with socket.create_connection(("127.0.0.1", running.ports["otlp_http"]), timeout=60) as connection:
+        connection.sendall(text)
+        while len(statuses(got)) < 20 and (piece := connection.recv(1 << 16)):
+            got += piece
+    assert statuses(got) == [200] * 20
     assert events(running, "pipelined") == 20
 
 
@@ -435,7 +440,7 @@ def test_gzip_bombs_at_once_take_bounded_memory(running: Server, ratio: int) -> 
     watcher = threading.Thread(target=watch)
     watcher.start()
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: running.post("logs", bomb, PROTOBUF, Content_Encoding="gzip")[0], range(12)))
+        answers = list(pool.map(lambda _: running.post("logs", bomb, PROTOBUF, Content_Encoding="gzip")[0], range(8)))
         assert running.post("logs", twice, PROTOBUF, Content_Encoding="gzip, gzip")[0] in (400, 413, 415)
     done.set()
     watcher.join()

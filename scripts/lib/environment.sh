@@ -3,7 +3,7 @@
 # Expects `root` (the checkout, absolute). Sets `venv` and `python`, and exports what isolates us from the caller's Python.
 #
 #   SP_TELEMETRY_VENV   where the environment lies; default: .venv in the checkout, or `venv` in SP_TELEMETRY_HOME where the
-#                       checkout can't be written
+#                       checkout can't be written, or is the client's copy of one version of the plugin
 #
 # It holds requirements.lock, the copy of the lock that it was made from. It is complete when that is there, for it is built
 # beside its place and renamed into it. One without that file is not ours and is never touched.
@@ -25,11 +25,14 @@ choose_venv() {
             /*) venv=${SP_TELEMETRY_VENV%/} ;;
             *) venv=$PWD/${SP_TELEMETRY_VENV%/} ;;
         esac
-    elif [ -w "$root" ]; then
-        venv=$root/.venv
     else
-        home_directory
-        venv=$home/venv
+        case $root in
+            # A copy that Claude Code keeps of one version of the plugin; the next version is another folder, and this one goes.
+            */plugins/cache/*) in_home=yes ;;
+            *) [ -w "$root" ] && in_home=no || in_home=yes ;;
+        esac
+        venv=$root/.venv
+        [ $in_home = no ] || { home_directory && venv=$home/venv; }
     fi
     python=$venv/bin/python
 }

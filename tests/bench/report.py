@@ -109,7 +109,25 @@ def _start(figures: dict[str, Any]) -> dict[str, str]:
     }
 
 
-BLOCKS = {"ingest": _ingest, "queries": _queries, "start": _start}
+def _hooks(figures: dict[str, Any]) -> dict[str, str]:
+    blocks = {}
+    if hooks := figures.get("hooks"):
+        keys = ("p50_ms", "p95_ms"), ("p50_times", "p95_times")
+        rows = [[r["name"], *(f"{r[key]:.1f}" for key in keys[0]), *(f"{r[key]:.2f}" for key in keys[1])] for r in hooks["rows"]]
+        blocks["hooks"] = _table(["hook", "p50 ms", "p95 ms", "p50, bare = 1", "p95, bare = 1"], rows)
+    if turns := figures.get("turns"):
+        cells = ((r, f"{r['low_ms']:+.0f} to {r['high_ms']:+.0f}") for r in turns["rows"])
+        rows = [[r["name"], f"{r['off_ms']:.0f}", f"{r['median_ms']:+.0f}", quartiles] for r, quartiles in cells]
+        first = f"four tool calls, Claude Code {turns['client']}, {turns['pairs']} pairs"
+        heads = [first, "off, median ms", "on - off, median ms", "quartiles ms"]
+        blocks["turns"] = _table(heads, rows)
+    if reports := figures.get("reports"):
+        rows = [[r["name"], f"{r['p50_ms']:.0f}", f"{r['p95_ms']:.0f}"] for r in reports["rows"]]
+        blocks["reports"] = _table([f"Claude Code {reports['client']} in tmux, {reports['runs']} runs", "p50 ms", "p95 ms"], rows)
+    return blocks
+
+
+BLOCKS = {"ingest": _ingest, "queries": _queries, "start": _start, "hooks": _hooks}
 
 
 if __name__ == "__main__":

@@ -215,6 +215,18 @@ def test_read_only_checkout_uses_the_home_of_the_installation(checkout: Checkout
     assert (checkout.home / "sp" / "venv" / "requirements.lock").exists()
 
 
+def test_an_update_of_the_plugin_keeps_its_environment(checkout: Checkout, tmp_path: Path) -> None:
+    checkout.with_uv()
+    cache = tmp_path / "home" / ".claude" / "plugins" / "cache" / "sp-telemetry" / "sp-telemetry"
+    cache.mkdir(parents=True)
+    checkout.root = checkout.root.rename(cache / "0.1.0")
+    home = str(tmp_path / "home" / "sp")
+    assert checkout.run("x", SP_TELEMETRY_HOME=home).returncode == 0 and checkout.leftovers() == [] and not checkout.venv.exists()
+    checkout.root = checkout.root.rename(cache / "0.2.0")
+    done = checkout.run("x", SP_TELEMETRY_HOME=home)
+    assert (done.stdout, done.stderr) == (f"ran ['x'] {checkout.root}/src\n", "") and checkout.installed() == 1
+
+
 def test_an_environment_of_somebody_else_is_left_alone(checkout: Checkout) -> None:
     checkout.venv.mkdir()
     (checkout.venv / "precious").touch()
@@ -271,7 +283,7 @@ def test_no_network_with_uv(checkout: Checkout) -> None:
 
 
 def test_warm_start_adds_little(checkout: Checkout) -> None:
-    """Promised are 30 ms; asserted is what also holds on a busy machine. `-s` shows the figures."""
+    """Promised are 30 ms; asserted is what also holds on a busy machine: less than what Python takes. `-s` shows the figures."""
     checkout.with_uv().run()
     direct = [str(checkout.venv / "bin" / "python"), "-m", "sp_telemetry.cli.main"]
     environ = {**checkout.environ, "PYTHONPATH": str(checkout.root / "src"), "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
@@ -284,7 +296,7 @@ def test_warm_start_adds_little(checkout: Checkout) -> None:
     pairs = [(milliseconds([str(checkout.launcher)]), milliseconds(direct)) for _ in range(20)]
     launched, plain = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"launcher {launched:.1f} ms, python alone {plain:.1f} ms, added {launched - plain:.1f} ms (medians of 20)")
-    assert launched - plain < 60
+    assert launched - plain < plain
 
 
 @pytest.mark.long

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -62,12 +62,12 @@ def _led(name: str, seconds: float) -> int:
 
     FOUND.mkdir(exist_ok=True)
     atheris.Setup(
-        [sys.argv[0], str(SEEDS / name), f"-max_total_time={max(int(seconds), 1)}", f"-artifact_prefix={FOUND}/{name}-", "-verbosity=0",
+        [sys.argv[0], tempfile.mkdtemp(prefix="fuzz-"), str(SEEDS / name),  # the first folder is written to
+         f"-max_total_time={max(int(seconds), 1)}", f"-artifact_prefix={FOUND}/{name}-", "-verbosity=0",
          "-print_final_stats=1", "-max_len=4096", "-timeout=10", "-reload=0"],
         TARGETS[name],
     )  # fmt: skip
     print(f"{name}: led by what it reaches, {seconds:.0f} s", flush=True)
-    os.environ["ATHERIS_FUZZING"] = "1"
     atheris.Fuzz()
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +45,7 @@ class Place:
         return json.loads(done.stdout)
 
     def audit(self, code: int = 0) -> Any:
-        """As the command prints it, without its patience for what may still be under way."""
-        quick = (
-            "import sys; from sp_telemetry.transcripts import audit; from sp_telemetry.cli.main import main; "
-            "audit.GRACE_S = 0; sys.exit(main())"
-        )
-        environment = self.store.environ | {"SP_TELEMETRY_HOME": str(self.store.home.path)}
-        done = subprocess.run([sys.executable, "-c", quick, "audit", "--json"], env=environment, capture_output=True, text=True, timeout=60)
+        done = self.store.command("audit", "--json", "--grace", "0")
         assert done.returncode == code, done.stdout + done.stderr
         return json.loads(done.stdout)
 

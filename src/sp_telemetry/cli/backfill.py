@@ -25,6 +25,7 @@ It can be run at any time and twice. When the event itself arrives after all, it
 `sp-telemetry setup --backfill` lets the start of a session do this once an hour.
 """
 PATIENCE_S = 20
+TIMEOUT_S = 900  # a first run reads and writes all there is
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
     since = max(time.time() - (kept - 1) * 86400, 0) if kept else 0.0  # what is older would be thrown away at once
     if args.since:
         since = max(age(args.since, zone_named(settings.timezone or machine_zone()), datetime.now(UTC)).timestamp(), since)
-    client = connect(home, settings, WRITER)
+    client = connect(home, settings, WRITER, TIMEOUT_S)
     for _ in range(PATIENCE_S if args.quiet else 0):
         try:
             client.query("SELECT 1")
             break
         except ServerUnreachable:
             time.sleep(1)
-            client = connect(home, settings, WRITER)
+            client = connect(home, settings, WRITER, TIMEOUT_S)
     if args.remove:
         removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")

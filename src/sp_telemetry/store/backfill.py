@@ -63,6 +63,8 @@ _NOTE = """
 def cancel(runner: Runner) -> None:
     """Take back what stands in the place of an event that is there."""
     _run(runner, "cancel_backfilled")
+    if runner.query(_WITHOUT_ID).strip():
+        _run(runner, "cancel_alike")
     _forget_emptied_sessions(runner)
 
 
@@ -91,6 +93,11 @@ def _forget_emptied_sessions(runner: Runner) -> None:
 
 _EMPTIED = """session_id IN (SELECT session_id FROM telemetry.backfilled_requests) AND session_id NOT IN
     (SELECT session_id FROM telemetry.telemetry_events FINAL WHERE session_id IN (SELECT session_id FROM telemetry.backfilled_requests))"""
+_WITHOUT_ID = """
+    SELECT 1 FROM telemetry.telemetry_events AS e FINAL
+    WHERE event_type = 'api_request' AND request_id = '' AND (source = 'transcript'
+        OR session_id IN (SELECT session_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'transcript'))
+    LIMIT 1"""
 # Of what was listed: that with a request of the block, and where an id is lacking on either side, that of its sessions.
 _CONCERNED = """
 WITH

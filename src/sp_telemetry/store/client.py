@@ -114,12 +114,15 @@ class Client:
         return ServerUnreachable(f"Nobody answers at {self.address} ({reason}).", hint)
 
 
-def connect(home: Home, settings: Settings, user: str = READER) -> Client:
-    """A client of what this installation reads from: the setting `url`, else its own server. Nothing is asked yet."""
+def connect(home: Home, settings: Settings, user: str = READER, timeout_s: float = 0) -> Client:
+    """A client of what this installation reads from: the setting `url`, else its own server. Nothing is asked yet.
+
+    `timeout_s`: how long to wait for an answer; 0: somewhat longer than a reader's query may take.
+    """
     running = home.server() or {}
     port = running.get("ports", {}).get("clickhouse") or settings.clickhouse_port
     url = settings.url or f"http://{_loopback(settings.bind)}:{port}"
-    return Client(url, user, home.secret(user), timeout_s=settings.query_timeout_s + 5, local=not settings.url)
+    return Client(url, user, home.secret(user), timeout_s=timeout_s or settings.query_timeout_s + 5, local=not settings.url)
 
 
 def _loopback(bind: str) -> str:

@@ -22,8 +22,9 @@ _STANDING = """SELECT session_id, timestamp, model, cost_usd AS usd, cost_usd = 
     WHERE event_type = 'api_request' AND source = 'transcript' AND timestamp >= {{since:DateTime64(9, 'UTC')}}"""
 _WRITTEN = " AND version > 4000000000000000000 + {run:UInt64}"
 _MISSING = """SELECT session_id, timestamp, model, ifNull(computed_usd, 0) AS usd, isNull(computed_usd) AND used > 0 AS unpriced, {used}
-    FROM telemetry.unreported_requests
-    WHERE timestamp >= {{since:DateTime64(9, 'UTC')}}
+    FROM telemetry.transcript_costs
+    WHERE (message_id, request_id, attempt) IN (SELECT message_id, request_id, attempt FROM telemetry.unreported_requests)
+        AND timestamp >= {{since:DateTime64(9, 'UTC')}}
         AND file_id IN (SELECT file_id FROM telemetry.transcript_files FINAL WHERE machine = {{machine:String}})
         AND (message_id, request_id, attempt) NOT IN
         (

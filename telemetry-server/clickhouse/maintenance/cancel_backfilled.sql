@@ -1,4 +1,4 @@
--- Takes back what was filled in and is no longer needed: rows whose event came after all, and rows that stand under another key since
+-- Takes back what was filled in and is no longer needed: rows whose event came after all (by request id), and rows that stand under another key since
 -- (the transcript said more, later). Each gets a copy of a higher version that is marked as deleted.
 INSERT INTO telemetry.telemetry_events
 WITH
@@ -12,13 +12,6 @@ WITH
     (
         SELECT request_id FROM telemetry.telemetry_events
         WHERE event_type = 'api_request' AND source = 'otlp' AND request_id IN (SELECT request_id FROM filled WHERE request_id != '')
-    ),
-    -- without an id: transcripts tell which of their requests still has no event
-    alike AS
-    (
-        SELECT message_id FROM telemetry.transcript_requests
-        WHERE message_id IN (SELECT attributes['message.id'] FROM filled) AND (message_id, request_id) NOT IN
-            (SELECT message_id, request_id FROM telemetry.unreported_requests)
     )
 SELECT
     * EXCEPT (nth)
@@ -29,5 +22,5 @@ SELECT
         1 AS is_deleted
     )
 FROM filled
-WHERE nth > 1 OR request_id IN reported OR (attributes['message.id'] != '' AND attributes['message.id'] IN alike)
+WHERE nth > 1 OR request_id IN reported
 SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -23,7 +23,7 @@ WITH
             (input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens)
         FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'otlp' AND session_id IN (SELECT session_id FROM asked)
-            AND (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.transcript_requests))
+            AND (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.transcript_copies))
     ),
     alike AS
     (
@@ -50,7 +50,7 @@ WITH
         FROM alike
     )
 SELECT *
-FROM telemetry.transcript_costs
+FROM telemetry.transcript_requests
 WHERE (message_id, request_id) IN (SELECT message_id, request_id FROM asked)
     AND (message_id, request_id) NOT IN (SELECT arrayJoin(requests) FROM paired);
 

@@ -25,7 +25,10 @@ from sp_telemetry.setup.replay import GRPC_METHODS
 from tests.conftest import require
 from tests.server import PROTOBUF, Server, as_protobuf, context, log_request, server, wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux"),
+    pytest.mark.timeout(300),
+]
 SESSION = "00000000-0000-0000-0000-0000000000fa"
 DAY_S = 86400
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy import sql
-from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.privacy.policy import ATTRIBUTES, Policy
+from sp_telemetry.privacy.redaction import quote
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Handle
 
@@ -109,8 +110,9 @@ def changes(policy: Policy) -> Iterator[Change]:
     metrics["attributes"] = _attributes(policy, "false", whole=True)
     yield _rewritten("telemetry_metrics", some, metrics, after, key="metric_name")
     of_spans = some | {"tool_name": "tool_name", "model": "model"}
+    numbers = ", ".join(quote(name) for name, kind in ATTRIBUTES.items() if kind == "number")
     spans = who | {"tool_name": "w['tool_name']", "model": "w['model']", "span_name": "telemetry_name(toString(span_name))"}
-    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, "match(v, '^[0-9]+$')")}
+    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, f"k IN ({numbers})")}
     spans["events"] = "arrayMap(e -> (e.1, telemetry_name(toString(e.2))), events)"
     yield _rewritten("telemetry_spans", of_spans, spans, after)
 

@@ -197,7 +197,8 @@ class Writer:
                 self.truth.repeated["synthetic"] += 1
                 lines.append(
                     f'{{"parentUuid":"{parent}","isSidechain":{side},{agent_field}"type":"assistant",'
-                    f'"message":{{"id":"{self.id()}","model":"<synthetic>","role":"assistant","content":[{{"type":"text","text":"API Error"}}],'
+                    f'"message":{{"id":"{self.id()}","model":"<synthetic>","role":"assistant",'
+                    f'"content":[{{"type":"text","text":"API Error"}}],'
                     f'"stop_reason":"stop_sequence","usage":{{"input_tokens":0,"output_tokens":0,"cache_creation_input_tokens":0,'
                     f'"cache_read_input_tokens":0}}}},"isApiErrorMessage":true,'
                     f'"uuid":"{self.id()}","timestamp":"{stamp(at)}",{common}}}\n'

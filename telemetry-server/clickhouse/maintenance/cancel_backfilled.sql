@@ -1,5 +1,5 @@
--- Takes back what was filled in and is no longer needed: rows whose event came after all (by request id), and rows that stand under another key since
--- (the transcript said more, later). Each gets a copy of a higher version that is marked as deleted.
+-- Takes back what was filled in and is no longer needed: rows whose event came after all (by request id), and rows that stand under
+-- another key since (the transcript said more, later). Each gets a copy of a higher version that is marked as deleted.
 INSERT INTO telemetry.telemetry_events
 WITH
     filled AS

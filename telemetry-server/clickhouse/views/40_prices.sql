@@ -42,7 +42,7 @@ FROM
     SELECT
         *,
         toDate(timestamp) AS day,
-        telemetry_price_model(model) AS price_model,
+        toString(telemetry_price_model(toLowCardinality(model))) AS price_model,
         telemetry_price_tier(long_prompts, price_model, speed, input_tokens + cache_read_tokens + cache_creation_tokens) AS price_tier
     FROM telemetry.transcript_requests
 ) AS t
@@ -73,7 +73,7 @@ FROM
         if(r.cache_creation_5m_tokens + r.cache_creation_1h_tokens < r.cache_creation_tokens AND t.cache_creation_tokens = r.cache_creation_tokens,
            t.cache_creation_1h_tokens, r.cache_creation_1h_tokens) AS written_for_1h,
         toDate(r.timestamp) AS day,
-        telemetry_price_model(toString(r.model)) AS price_model,
+        toString(telemetry_price_model(r.model)) AS price_model,
         telemetry_price_tier(long_prompts, price_model, if(t.speed = 'fast', t.speed, toString(r.speed)),
                              r.input_tokens + r.cache_read_tokens + r.cache_creation_tokens) AS price_tier
     FROM (SELECT * FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request') AS r

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
     timestamp                DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
     event_type               LowCardinality(String),
     session_id               LowCardinality(String),
-    event_id                 UInt64 CODEC(ZSTD(1)) COMMENT 'hash of event.sequence, request_id, tool_use_id, message.uuid',
+    event_id                 UInt64 CODEC(ZSTD(1)) COMMENT 'hash of its numbers and ids, and of all of it where it has no number: views/20_events.sql',
     received_at              DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
     version                  UInt64 CODEC(Delta(8), ZSTD(1)) COMMENT 'arrived: 4e18 - received_at in ns; attributed anew: 4e18 + that moment in ns',
     written_ns               UInt64 ALIAS if(version > 4000000000000000000, version - 4000000000000000000, toUnixTimestamp64Nano(received_at)),

@@ -78,7 +78,7 @@ def test_health_and_metrics(running):
 
 def test_secrets_are_the_owners_alone(running):
     secrets = list((running.home.path / "secrets").iterdir())
-    assert {file.name for file in secrets} == {"telemetry_user", "telemetry_reader"}
+    assert {file.name for file in secrets} == {"telemetry_user", "telemetry_reader", "server_id"}
     for file in secrets:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert len(file.read_text().strip()) >= 32

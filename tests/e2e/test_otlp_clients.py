@@ -85,18 +85,22 @@ def test_opentelemetrys_own_exporters(running, way):
     reader = PeriodicExportingMetricReader(to_metrics, export_interval_millis=60_000)
     metrics = MeterProvider([reader], RESOURCE)
     metrics.get_meter("m").create_counter("claude_code.cost.usage", "USD").add(0.5, {"session.id": of, "model": "m"})
-    metrics.get_meter("m").create_histogram("took").record(3, {"session.id": of})
+    metrics.get_meter("m").create_histogram("request.duration").record(3, {"session.id": of})
     metrics.shutdown()
     columns = "metric_name, metric_type, temporality, is_monotonic, value, count"
     rows = running.query(f"SELECT {columns} FROM telemetry.telemetry_metrics FINAL WHERE session_id = '{of}' ORDER BY 1")
-    assert rows == [["claude_code.cost.usage", "sum", "cumulative", True, 0.5, 1], ["took", "histogram", "cumulative", False, 3, 1]]
+    assert rows == [
+        ["claude_code.cost.usage", "sum", "cumulative", True, 0.5, 1],
+        ["request.duration", "histogram", "cumulative", False, 3, 1],
+    ]
 
     traces = TracerProvider(resource=RESOURCE)
     traces.add_span_processor(SimpleSpanProcessor(to_traces))
     tracer = traces.get_tracer("t")
-    with tracer.start_as_current_span("interaction", attributes={"session.id": of}) as outer, tracer.start_as_current_span(
-        "llm_request", attributes={"session.id": of, "model": "m", "success": False}
-    ) as inner:
+    with (
+        tracer.start_as_current_span("interaction", attributes={"session.id": of}) as outer,
+        tracer.start_as_current_span("llm_request", attributes={"session.id": of, "model": "m", "success": False}) as inner,
+    ):
         inner.add_event("retry")
     traces.shutdown()
     columns = "span_name, trace_id, span_id, parent_span_id, model, success, events.name"

@@ -129,7 +129,7 @@ def test_cause(place: Machine, cause: Cause) -> None:
     assert all(finding.what and finding.why and finding.mend for finding in found)
     if outcome == NONE:
         assert examination.exit_code == 2
-    assert examination.seconds < 2
+    assert examination.seconds < 10
 
 
 def test_metrics_only(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def over_http(asked: dict[str, Any], requests: list[bytes]) -> tuple[list[float]
     by_fd = {connection.socket.fileno(): connection for connection in connections}
     for fd in by_fd:
         poll.register(fd, select.EPOLLIN)
-    idle, waiting = connections[:], 0
+    idle, waiting = deque(connections), 0  # in turn, for the server closes a connection that says nothing for ten seconds
     times: list[float] = []
     statuses: dict[int, int] = {}
     clock = time.perf_counter
@@ -88,7 +89,7 @@ def over_http(asked: dict[str, Any], requests: list[bytes]) -> tuple[list[float]
         now = clock()
         due = min(total, int((now - begun) * pace) + 1) if pace else total
         while idle and number < due and now < end:
-            connection = idle.pop()
+            connection = idle.popleft()
             if not connection.send(requests[number], begun + number / pace if pace else clock()):
                 poll.modify(connection.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
             number += 1

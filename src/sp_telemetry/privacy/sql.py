@@ -65,7 +65,7 @@ def _known(text: str) -> str:
     """
     words = "|".join(re.escape(word).replace("\\-", "-") for word in sorted(WORDS))
     known = f"^(?:(?:(?:{words})[:./,])*(?:{words})|-?[0-9]{{1,10}}(?:[.][0-9]{{1,6}})?|{OTHER})?$"
-    return f"multiMatchAny({text}, [{quote(known)}])"
+    return f"multiMatchAny(toLowCardinality({text}), [{quote(known)}])"  # once a distinct text of a block
 
 
 def _else_other(condition: str, text: str) -> str:

@@ -230,6 +230,24 @@ def test_the_plugin_can_be_removed(place: Place) -> None:
     assert len(records(place.otlp)) == sent
 
 
+def test_an_update_keeps_data_and_settings(place: Place) -> None:
+    place.run("switch and write")
+    home, settings = place.scratch / "sp home", place.client.config / "settings.json"
+    kept = {file: file.read_bytes() for file in (*home.rglob("*"), settings) if file.is_file() and file.name != "hooks.log"}
+    assert len(kept) > 1
+    for manifest in place.clone.glob(".claude-plugin/plugin.json"):
+        manifest.write_text(manifest.read_text().replace('"version": "0.1.0"', '"version": "0.2.0"'))
+    for arguments in (("marketplace", "update", "sp-telemetry"), ("update", PLUGIN)):
+        done = place.plugin(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert '"0.2.0"' in (place.client.config / "plugins" / "installed_plugins.json").read_text()
+    assert {file: file.read_bytes() for file in kept} == kept
+    sent = len(records(place.otlp, 4))
+    assert place.run("switch and write")["result"] == "done"
+    assert len(records(place.otlp, sent + 1)) > sent
+    assert "these words" in place.run("/sp-telemetry:telemetry-report cost")["result"]
+
+
 def screen(socket: str) -> str:
     return subprocess.run(["tmux", "-L", socket, "capture-pane", "-pJ", "-t", "0"], capture_output=True, text=True).stdout
 

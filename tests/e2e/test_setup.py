@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,8 +28,7 @@ from tests.conftest import ROOT, require
 pytestmark = pytest.mark.needs("node", "npm", "git")
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
 ORIGINAL = (
-    b'{\r\n   "model": "sonnet",   "env": {"EDITOR": "vi",\r\n  "OTEL_RESOURCE_ATTRIBUTES": "team=docs"},\r\n'
-    b' "cleanupPeriodDays":30}'
+    b'{\r\n   "model": "sonnet",   "env": {"EDITOR": "vi",\r\n  "OTEL_RESOURCE_ATTRIBUTES": "team=docs"},\r\n "cleanupPeriodDays":30}'
 )
 
 
@@ -176,6 +176,25 @@ def test_server_down_in_a_session_and_up_again(machine: Machine) -> None:
     before = len(machine.events(first.session_id))
     machine.session(resume=lost.session_id)
     assert len(machine.events(first.session_id, least=before + 1)) > before
+
+
+def test_server_killed_in_mid_session(machine: Machine) -> None:
+    """What was acknowledged is there once; the session neither fails nor waits; the next one is stored again."""
+    machine.setup("--person", "Ada")
+    first = machine.session()
+    known = machine.events(first.session_id, least=1)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(machine.session, "two tools", resume=first.session_id)
+        time.sleep(0.7)  # it is starting, or at its first tool
+        os.kill(json.loads(machine.home.server_file.read_text())["pid"], signal.SIGKILL)
+        begun = time.monotonic()
+        assert running.result(60).result["is_error"] is False
+        assert time.monotonic() - begun < 30
+    assert machine.cli("up").returncode == 0
+    after = machine.events(first.session_id, least=len(known))
+    assert len(after) >= len(known)
+    machine.session(resume=first.session_id)
+    assert len(machine.events(first.session_id, least=len(after) + 1)) > len(after)
 
 
 def test_two_sessions_at_once(machine: Machine) -> None:

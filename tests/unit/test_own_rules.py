@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,18 @@ def run(tmp_path_factory: pytest.TempPathFactory):
 def load(folder: Path, text: str, run, level: str = "standard") -> Policy:
     (folder / own.NAME).write_text(text)
     return own.load(folder, level, run)
+
+
+def test_check_explains_samples_at_the_command_line(tmp_path):
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", "privacy", "check", "mail grace.hopper@example.org", "all well"]
+    done = subprocess.run(command, env={**os.environ, "SP_TELEMETRY_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "Good: level strict, 0 patterns and 0 attribute rules of your own.\n"
+        "  mail grace.hopper@example.org\n    → mail <email>  (email)\n"
+        "  all well\n    stays as it is\n"
+        "At strict only names are kept as texts (branch, feature, chapter, person, model), redacted so; other texts are not.\n"
+    )
 
 
 def test_no_file_is_no_rule(tmp_path, run):

@@ -104,9 +104,7 @@ def _check(home: Home, args: argparse.Namespace) -> int:
         by = ", ".join(result["patterns"])
         print(f"  {result['text']}\n    → {result['becomes']}  ({by})" if by else f"  {result['text']}\n    stays as it is")
     if level == "strict":
-        print(
         print("At strict only names are kept as texts (branch, feature, chapter, person, model), redacted so; other texts are not.")
-        )
     return 0
 
 
@@ -163,10 +161,9 @@ def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
 def _ask(home: Home, client: Any, what: str) -> dict[str, int]:
     """Wait until the server has done what the request file asks, and read what it says."""
     from sp_telemetry.serve.policy import REQUEST
+    from sp_telemetry.setup import service
 
     while (home.path / REQUEST).exists():
-        from sp_telemetry.setup import service
-
         if not service.is_held(home):
             raise ServerUnreachable("The server ended meanwhile; it goes on at its next start.", "`sp-telemetry up` starts it.")
         time.sleep(0.2)

@@ -191,6 +191,7 @@ def write(path: str | None, kind: str, figures: dict[str, Any]) -> None:
     """With --json: the figures with the machine and the command that made them, for report.py."""
     if path:
         words = [word for word in sys.argv[1:] if word not in (path, "--json")]
+        words = ["DIR" if before in ("--cache", "--checkout") else word for before, word in zip(["", *words], words, strict=False)]
         command = shlex.join(["python", f"tests/bench/{Path(sys.argv[0]).name}", *words])
         Path(path).write_text(json.dumps({"kind": kind, "command": command, "machine": machine(), **figures}, indent=1) + "\n")
 

@@ -20,6 +20,7 @@ import pytest
 
 from sp_telemetry.errors import SpTelemetryError
 from sp_telemetry.setup import service
+from tests.conftest import ROOT
 from tests.server import Server, as_protobuf, context, log_request, wait_for
 
 SENDERS = 4
@@ -271,7 +272,7 @@ def back_up_and_kill(folder: Path, times: int) -> None:
     made: dict[str, set[int]] = {}
     for turn in range(times):
         program = [sys.executable, "-c", BACKING_UP, str(server.home.store), str(backups), str(1 + turn * 100_000)]
-        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
             try:
                 told = [json.loads(process.stdout.readline()) for _ in range(4)]
                 time.sleep(moments.uniform(0, 0.3))

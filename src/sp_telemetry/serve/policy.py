@@ -14,19 +14,13 @@ from pathlib import Path
 from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
-from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import privacy
-from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store.engine import Engine
 
 log = logging.getLogger("sp_telemetry")
 
 LOOK_EVERY_S = 1.0
 REQUEST = "privacy.request"
-
-
-def load(home: Home, handle: Handle) -> Policy:
-    """The policy that the files of `home` ask for. Raises UsageError."""
-    return own.load(home.path, home.settings().privacy_level, lambda sql: handle.query(sql))
 
 
 class PolicyKeeper:
@@ -64,7 +58,7 @@ class PolicyKeeper:
     def _follow(self, requested: bool) -> None:
         request = self._home.path / REQUEST
         try:
-            policy = load(self._home, self._handle)
+            policy = own.load(self._home.path, self._home.settings().privacy_level, self._handle.query)
             if privacy.enforce(self._handle, policy):
                 log.info("privacy: %s from now on, %d own patterns", policy.level, len(policy.own_patterns))
             if requested and request.read_text().strip() == "count":

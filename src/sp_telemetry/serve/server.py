@@ -45,7 +45,7 @@ async def serve(home: Home, settings: Settings, ready: Callable[[dict[str, int]]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    loop.set_exception_handler(_Seldom())
+    loop.set_exception_handler(_uncaught)
     try:
         async with running(home, settings) as ports:
             ready(ports)
@@ -127,21 +127,12 @@ def _open_store(home: Home, settings: Settings) -> Engine:
     return engine
 
 
-class _Seldom:
-    """Handles what nobody caught in the event loop. Without free file descriptors each listener says so a hundred times a second."""
-
-    EVERY_S = 60
-    ACCEPT = "socket.accept() out of system resource"
-
-    def __init__(self) -> None:
-        self._told_at = float("-inf")
-
-    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if context.get("message") != self.ACCEPT:
-            loop.default_exception_handler(context)
-        elif time.monotonic() - self._told_at > self.EVERY_S:
-            self._told_at = time.monotonic()
-            log.warning("New connections wait: %s", trouble.of_error(context["exception"]))
+def _uncaught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody caught in the event loop. Without free file descriptors each listener says so a hundred times a second."""
+    if context.get("message") == "socket.accept() out of system resource":
+        listener.log.warning("New connections wait: %s", trouble.of_error(context["exception"]))  # which says each thing seldom
+    else:
+        loop.default_exception_handler(context)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,16 @@ class Client:
         return ServerUnreachable(f"Nobody answers at {self.address} ({reason}).", hint)
 
 
+class Statements:
+    """A client in the shape of an engine's handle, for what runs on either (`schema.Runner`)."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def query(self, sql: str, format: str = "TabSeparated", parameters: Mapping[str, Any] | None = None) -> bytes:
+        return b"".join(self._client.stream(sql, format, parameters))
+
+
 def connect(home: Home, settings: Settings, user: str = READER, timeout_s: float = 0) -> Client:
     """A client of what this installation reads from: the setting `url`, else its own server. Nothing is asked yet.
 

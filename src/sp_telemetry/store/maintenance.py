@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 
-from sp_telemetry import resources
 from sp_telemetry.store.engine import Handle
-from sp_telemetry.store.schema import statements
+from sp_telemetry.store.schema import run_file
 
 TTL = {  # table -> (setting, column of its TTL)
     "telemetry_events": ("retention_events_days", "toDateTime(timestamp)"),
@@ -23,7 +22,7 @@ LONGEST_DAYS = 10_000  # more is for ever: the engine's DateTime ends in 2106, a
 
 def reattribute(handle: Handle, contexts_since_s: float) -> None:
     """Attribute events anew whose sessions' contexts were received since then (epoch seconds)."""
-    _run(handle, "reattribute", since=f"{contexts_since_s:.3f}")
+    run_file(handle, "clickhouse/maintenance/reattribute.sql", since=f"{contexts_since_s:.3f}")
 
 
 def reattribute_newest(handle: Handle, of_s: float) -> None:
@@ -38,9 +37,10 @@ def summarise(handle: Handle, retention_events_days: int, written_since_s: float
     `written_since_s`: look at what was written from then on (epoch seconds) in any case; the clock may have been set back since.
     """
     since = f"{max(min(written_since_s, time.time()), 0):.3f}"
-    _run(handle, "sessions", since=since)
+    run_file(handle, "clickhouse/maintenance/sessions.sql", since=since)
     oldest = max(int(time.time()) - (retention_events_days - 1) * DAY_S, 0) if retention_events_days > 0 else 0
-    _run(handle, "usage", since=since, oldest=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest)))  # the engine reads no bare 0
+    first = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest))  # the engine reads no bare 0
+    run_file(handle, "clickhouse/maintenance/usage.sql", since=since, oldest=first)
 
 
 def summarise_future(handle: Handle, retention_events_days: int) -> None:
@@ -81,8 +81,3 @@ def figures(handle: Handle, since_s: float) -> dict[str, float]:
         {"since": str(since_s)},
     ).split(b"\t")
     return {"events_stored": int(stored), "events_new": int(new), "bytes_on_disk": int(size) if size.strip() != b"\\N" else 0}
-
-
-def _run(handle: Handle, name: str, **parameters: str) -> None:
-    for statement in statements(resources.path(f"telemetry-server/clickhouse/maintenance/{name}.sql").read_text()):
-        handle.query(statement, "Null", parameters)

@@ -54,15 +54,15 @@ class View:
 
 @cache
 def views() -> dict[str, View]:
-    """Every materialized view of the schema by name."""
-    head = re.compile(r"CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry\.(\w+) TO telemetry\.(\w+) AS\s+(.*)", re.DOTALL)
+    """Every materialized view of what OTLP brings, by name."""
+    head = re.compile(r"CREATE MATERIALIZED VIEW(?: IF NOT EXISTS)? telemetry\.(\w+) TO telemetry\.(\w+) AS\s+(.*)", re.DOTALL)
     found = {}
     for file in sorted((folder() / "views").glob("*.sql")):
         for statement in statements(file.read_text()):
             if match := head.match(statement):
                 name, target, select = match.groups()
-                source = re.search(r"\bFROM telemetry\.((?:otel|otlp)_\w+)", select)[1]
-                found[name] = View(name, target, source, select)
+                if source := re.search(r"\bFROM telemetry\.((?:otel|otlp)_\w+)", select):
+                    found[name] = View(name, target, source[1], select)
     return found
 
 

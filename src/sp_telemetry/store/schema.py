@@ -9,17 +9,18 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sp_telemetry import resources
 from sp_telemetry.errors import UsageError
 
 
 class Runner(Protocol):
-    """What runs a statement: a handle of the embedded engine, or a server's client."""
+    """What runs a statement: a handle of the embedded engine, or a server's client in its shape (`client.Statements`)."""
 
-    def query(self, sql: str, format: str = ...) -> bytes: ...
+    def query(self, sql: str, format: str = ..., parameters: dict[str, Any] | None = ...) -> bytes: ...
 
 
 def folder() -> Path:
@@ -41,6 +42,20 @@ def statements(text: str) -> Iterator[str]:
         statement = ""
     if statement.strip():
         yield statement.strip()
+
+
+@cache
+def shipped(file: str) -> tuple[str, ...]:
+    """The statements of a file in telemetry-server/."""
+    return tuple(statements(resources.path(f"telemetry-server/{file}").read_text()))
+
+
+def run_file(runner: Runner, file: str, **parameters: str) -> bytes:
+    """Run the statements of a file in telemetry-server/; what the last one answered, as TabSeparated. Raises QueryFailed."""
+    answer = b""
+    for statement in shipped(file):
+        answer = runner.query(statement, "TabSeparated", parameters)
+    return answer
 
 
 def migrate(runner: Runner, up_to: str | None = None, privacy: str = "") -> list[str]:

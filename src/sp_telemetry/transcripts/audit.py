@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sp_telemetry import resources
-from sp_telemetry.store.client import Client
-from sp_telemetry.store.schema import statements
+from sp_telemetry.store.client import Client, Statements
+from sp_telemetry.store.schema import run_file
 from sp_telemetry.transcripts.files import Found
 from sp_telemetry.transcripts.reading import Read
 
@@ -163,9 +163,10 @@ def audit(
     """
     at = f"{time.time_ns() / 1e9:.6f}"
     asked = {"from": start, "to": end, "tz": tz, "session": session, "audited_at": at}
-    _run(client, "match", asked)
+    runner = Statements(client)
+    run_file(runner, "transcripts/match.sql", **asked)
     if not session:
-        _run(client, "sessions", {"audited_at": at})
+        run_file(runner, "transcripts/sessions.sql", audited_at=at)
     versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
     flawed = ",".join(version for (version,) in versions if loses(version))
     sql = resources.path("telemetry-server/queries/audit.sql").read_text()
@@ -181,7 +182,7 @@ def audit(
 
 def link(client: Client) -> None:
     """Find anew which session goes on with which (session_links)."""
-    _run(client, "links", {})
+    run_file(Statements(client), "transcripts/links.sql")
 
 
 def _numbers(client: Client, asked: Mapping[str, str]) -> dict[str, int]:
@@ -191,8 +192,3 @@ def _numbers(client: Client, asked: Mapping[str, str]) -> dict[str, int]:
     again = client.query(resources.path("telemetry-server/transcripts/replays.sql").read_text(), asked).records()[0]
     return {name: coverage[name] for name in ("expected", "received", "gaps")} | again
 
-
-def _run(client: Client, name: str, parameters: Mapping[str, Any]) -> None:
-    for statement in statements(resources.path(f"telemetry-server/transcripts/{name}.sql").read_text()):
-        for _ in client.stream(statement, "Null", parameters):
-            pass

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
 
-from sp_telemetry import resources
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store.client import Client
 from sp_telemetry.store.engine import Handle, scratch
-from sp_telemetry.store.schema import statements
+from sp_telemetry.store.schema import shipped
 from sp_telemetry.transcripts import lines
 from sp_telemetry.transcripts.files import Found, Transcript, machine
 from sp_telemetry.transcripts.lines import LONGEST
@@ -148,7 +146,7 @@ def _read_at_once(handle: Handle, batch: list[Transcript], machine: str, problem
             except OSError as error:
                 failed[file.path] = f"can't be opened: {error.strerror}"
                 problems.append((file.path, failed[file.path]))
-        for statement in _statements("read.sql"):
+        for statement in shipped("transcripts/read.sql"):
             handle.run(statement.replace("{lines}", _lines(opened.values())))
         known = [
             {
@@ -168,7 +166,7 @@ def _read_at_once(handle: Handle, batch: list[Transcript], machine: str, problem
         ]
     handle.run("TRUNCATE TABLE known")
     handle.insert("INSERT INTO known", "JSONEachRow", [json.dumps(known).encode()])
-    return handle.query(_statements("requests.sql")[0], "Native"), handle.query(_statements("files.sql")[0], "Native")
+    return handle.query(shipped("transcripts/requests.sql")[0], "Native"), handle.query(shipped("transcripts/files.sql")[0], "Native")
 
 
 def _lines(opened: Iterable[lines.Opened]) -> str:
@@ -179,7 +177,3 @@ def _lines(opened: Iterable[lines.Opened]) -> str:
     tables = [f"file('{path}', 'LineAsString', 'line String')" for path in paths or [os.devnull]]
     return tables[0] if len(tables) == 1 else "(" + " UNION ALL ".join(f"SELECT _file, line FROM {table}" for table in tables) + ")"
 
-
-@cache
-def _statements(file: str) -> list[str]:
-    return list(statements(resources.path(f"telemetry-server/transcripts/{file}").read_text()))

@@ -22,8 +22,6 @@ CREATE TABLE IF NOT EXISTS telemetry.otel_logs
 ENGINE = Null;
 
 -- ExportLogsServiceRequest as protobuf (FORMAT Protobuf, format_schema otlp.proto).
--- ExportLogsServiceRequest as protobuf (FORMAT Protobuf, format_schema otlp.proto).
--- ExportLogsServiceRequest as protobuf (FORMAT Protobuf, format_schema otlp.proto).
 CREATE TABLE IF NOT EXISTS telemetry.otlp_logs_protobuf
 (
     resource_logs Array(Tuple(

@@ -1,0 +1,7 @@
+-- Whether the last run of backfill left nothing to do for {machine} since {since}: no transcript was read and no price loaded after
+-- it began, and nothing was taken back since.
+SELECT count() FROM telemetry.backfill_runs AS r FINAL
+WHERE machine = {machine:String} AND r.since <= {since:DateTime64(9, 'UTC')} AND NOT r.removed
+    AND r.prices = (SELECT max(loaded_at) FROM telemetry.model_prices)
+    AND r.run > (SELECT toUnixTimestamp64Nano(max(read_at)) FROM telemetry.transcript_files WHERE machine = {machine:String})
+    AND r.run > (SELECT max(if(removed, run, 0)) FROM telemetry.backfill_runs);

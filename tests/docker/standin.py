@@ -55,7 +55,8 @@ class Hashed(Access):
         expected = known.get(given.user, "")
         if expected and hmac.compare_digest(hashlib.sha256(given.password.encode()).hexdigest(), expected):
             return given.user
-        raise refuse(516, "AUTHENTICATION_FAILED", f"{given.user}: Authentication failed: password is incorrect, or there is no user with such name.")  # fmt: skip
+        what = "Authentication failed: password is incorrect, or there is no user with such name."
+        raise refuse(516, "AUTHENTICATION_FAILED", f"{given.user}: {what}")
 
 
 class AsServer(clickhouse_run.Control):

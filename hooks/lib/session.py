@@ -1,10 +1,13 @@
 """What a session works on, looked at again at each hook; a record is written only when that changed.
 
-    <home>/hooks/<session>.json    the last record, the files that decided, the repository and branch they were edited on
+    <home>/hooks/<session>.json    the last record, what files decided, on which repository and branch (a digest), in which directory
 
-Files are remembered only when they changed the decision: later ones win, so one that decides what already holds adds nothing. A chapter
-that a prompt names stands among them, as a path and never as what was typed. They are forgotten when the branch changes. A step lasts
-until another command starts one; a plain prompt goes on with it.
+Of the files that were touched it is kept what they decided, and no name of theirs: the last that told a feature, the last that told a
+chapter. A chapter that a prompt names counts as one of them. They are forgotten when the branch changes. A step lasts until another
+command starts one; a plain prompt goes on with it.
+
+What is written down, here and in the spool, is redacted (names.py). A directory whose name may not be written down is not remembered, and
+a subagent's calls are passed over there.
 
 A subagent's calls are taken for the session's: its edits count, its own directory (a worktree of its own) does not. Records are per
 session, and agents that run side by side would make it change back and forth.
@@ -15,18 +18,23 @@ import sys
 import time
 
 import gitfiles
+import names
 import places
 import quickjson
 import record
 import rules
 from locks import Lock
 
+try:
+    from _blake2 import blake2b  # `hashlib` costs a third of a start
+except ImportError:
+    from hashlib import blake2b
+
 sys.modules.setdefault("json", quickjson)  # record.py imports json where it sends; the real one costs as much as starting Python
 
 SEND_S = 0.1
 ANSWER_S = 0.03  # the server answers after it committed; a hook need not wait for that
 LATER_S = 5
-MOST_FILES = 16
 KEPT_DAYS = 30
 
 
@@ -36,26 +44,30 @@ def observe(what, call, home, shell_directory=""):
     if not session or not isinstance(session, str):
         raise ValueError("no session_id")
     settings = places.Settings(home)
+    redaction = names.Redaction(home)
     state_file = os.path.join(home, "hooks", _file_name(session) + ".json")
     start = call.get("source", "") if what == "session" else ""
     found = changed = None
     writable = _writable(home)
     with Lock(state_file[:-5] + ".lock"):
         state = {} if start in ("startup", "clear") else places.read_json(state_file)
-        found, files, repository = _look(what, call, state, settings)
+        directory = _directory(call, state)
+        if not directory:
+            return None
+        found, told, repository = _look(what, call, state, settings, directory, redaction)
         before = _record(state.get("record"))
         changed = None if found.same_context(before) else found
         if changed is None and before is not None:
             found = before
-        if changed is not None or state.get("directory") != _directory(call, state):
-            at = [repository.git_dir, repository.branch]
-            kept = {"record": found.as_dict(), "files": files, "at": at, "directory": _directory(call, state)}
+        directory = directory if redaction.harmless(directory) else ""
+        if changed is not None or state.get("directory") != directory:
+            kept = {"record": found.as_dict(), "told": told, "at": _place(repository), "directory": directory}
             try:
                 places.replace(state_file, quickjson.dumps(kept))
             except OSError:
                 # What was sent can't be remembered, so only what happens seldom is sent.
                 changed = changed if what in ("session", "prompt") else None
-        _note_head(session, repository, shell_directory)
+        _note_head(session, repository, shell_directory, redaction)
     reached = deliver(home, settings, changed, what) if changed is not None or (writable and what in ("session", "prompt")) else True
     if what == "session":
         import opening
@@ -161,31 +173,35 @@ def forget_old(folder):
         pass
 
 
-def _look(what, call, state, settings):
-    directory = _directory(call, state)
+def _look(what, call, state, settings, directory, redaction):
     repository = gitfiles.read(directory)
     config = {}
     if os.path.exists(os.path.join(repository.toplevel or directory, ".claude", "telemetry.toml")):
         import configfile
 
         config = configfile.read(repository.toplevel or directory)[0]
-    same_branch = state.get("at") == [repository.git_dir, repository.branch]
-    files = [one for one in state.get("files") or () if isinstance(one, (str, list))] if same_branch else []
+    told = _told(state) if state.get("at") == _place(repository, state.get("at")) else {}
     specs = gitfiles.spec_directories(repository.toplevel, rules.spec_roots(config))
     place = gitfiles.relative(repository, directory)
     prompt = call.get("prompt") if what == "prompt" else ""
-    decision = rules.decide(repository.branch, place, files, specs, prompt, config)
+    decision = rules.decide(repository.branch, place, (), specs, prompt, config)
     touched = _touched(what, call, repository, directory)
     if isinstance(prompt, str) and any(c in "/0123456789" for c in prompt):
         import mentions
 
         named = mentions.chapter(prompt, repository, directory, config, gitfiles=gitfiles, rules=rules)
-        if named and rules.decide(files=[(named, "prompt")], config=config).chapter.value != decision.chapter.value:
-            touched = [named, "prompt"]
+        if named:
+            chapter = rules.decide(files=[(named, "prompt")], config=config).chapter.value
+            if redaction.clean(chapter) != (told.get("chapter") or decision.chapter).value:
+                touched = (named, "prompt")
     if touched:
-        later = rules.decide(repository.branch, place, [*files, touched], specs, prompt, config)
-        if later != decision:
-            decision, files = later, [*files, touched][-MOST_FILES:]
+        later = rules.decide(repository.branch, place, [touched], specs, prompt, config)
+        if later.feature.source == "spec_path":
+            told.update(feature=later.feature, spec_directory=later.spec_directory)
+        if (later.chapter.source or later.part.source) in ("file", "prompt"):
+            told.update(chapter=later.chapter, part=later.part)
+        told = {name: one._replace(value=redaction.clean(one.value), why="") for name, one in told.items()}
+    decision = decision._replace(**told)
     step = decision.step.value
     if what == "edit" and call.get("tool_name") == "Skill":
         asked = call.get("tool_input")
@@ -194,10 +210,25 @@ def _look(what, call, state, settings):
         last = state.get("record")
         step = last.get("step", "") if isinstance(last, dict) else ""
     found = record.make(
-        call["session_id"], str(call.get("hook_event_name") or what)[:40], repository, decision, clean=rules.clean,
-        project=rules.project_of(config, repository.project).value, person=settings.text("person"),
+        call["session_id"], str(call.get("hook_event_name") or what)[:40], repository, decision, clean=redaction.clean,
+        project=rules.project_of(config, repository.project).value, person=redaction.person(settings.text("person")),
     )
-    return found._replace(step=step), files, repository
+    return found._replace(step=redaction.clean(step)), told, repository
+
+
+def _told(state):
+    """What files decided before, as findings."""
+    given = state.get("told")
+    pairs = given.items() if isinstance(given, dict) else ()
+    good = {name: one for name, one in pairs if isinstance(one, list) and len(one) == 4 and isinstance(one[0], str)}
+    return {name: rules.Finding(*good[name]) for name in ("feature", "spec_directory", "chapter", "part") if name in good}
+
+
+def _place(repository, before=""):
+    """A repository and its branch as a digest; with the salt of the one `before`, so that they can be compared."""
+    salt = before[:32] if isinstance(before, str) and len(before) == 64 else record.new_id()
+    text = repository.git_dir + "\0" + repository.branch
+    return salt + blake2b(text.encode("utf-8", "surrogatepass"), key=salt.encode("ascii", "replace"), digest_size=16).hexdigest()
 
 
 def _touched(what, call, repository, directory):
@@ -228,7 +259,7 @@ def _record(values):
         return None
 
 
-def _note_head(session, repository, shell_directory):
+def _note_head(session, repository, shell_directory, redaction):
     """For run.sh: what has to be as it was for the next Bash call to need no look."""
     data = os.environ.get("CLAUDE_PLUGIN_DATA")
     if not data or not shell_directory or not repository.git_dir:
@@ -237,7 +268,7 @@ def _note_head(session, repository, shell_directory):
         return
     head = os.path.join(repository.git_dir, "HEAD")
     noted = "{}\n{}\n{}".format(shell_directory, head, places.read(head, 4096).partition("\n")[0])
-    if noted.count("\n") != 2:
+    if noted.count("\n") != 2 or not redaction.harmless(noted):
         return
     path = os.path.join(data, "heads", session)
     if places.read(path, 16384) == noted + "\n":

@@ -26,6 +26,9 @@ from tests.conftest import require
 from tests.secrets_search import columns, files, search
 from tests.server import JSON, PROTOBUF, Server, any_value, as_json, as_protobuf, context, log_request, pairs, server, wait_for
 from tests.store.examples import example
+from tests.unit.test_hooks import Session
+from tests.unit.test_hooks_names import plant
+from tests.unit.test_hooks_names import tokens as tokens_for_names
 
 START = 1_790_000_000 * 10**9
 SESSION = str(UUID(int=7_700))
@@ -220,6 +223,26 @@ def test_what_is_sent_by_hand_is_nowhere(tmp_path, level):
         stored = running.query("SELECT count(), countIf(notEmpty(branch)) FROM telemetry.telemetry_events")
         assert stored[0][0] > 100 and stored[0][1] > 0, "nothing was stored, so nothing was shown"
         assert search(secrets, places(running)) == []
+
+
+@pytest.mark.checkout
+@pytest.mark.needs("sh", "git")
+def test_names_that_the_hooks_saw_are_nowhere(tmp_path):
+    """Tokens in names of branches, directories, chapters and files: neither in what the hooks keep while the server is down, nor in what
+    becomes of it when it is there again."""
+    session = Session(tmp_path, tmp_path, more={"SP_TELEMETRY_CLICKHOUSE_PORT": "0"})
+    with server(session.home) as running:
+        running.down()
+        keys = tokens_for_names(4)
+        secrets = {key: secret for first in (0, 5, 10) for key, secret in plant(session, keys[first : first + 5]).items()}
+        assert len(session.spooled()) > 10 and search(secrets, files(session.home, session.data)) == []
+        running.up()
+        session.port = running.ports["otlp_http"]
+        session.start()
+        assert wait_for(lambda: not list((session.home / "spool").glob("*.json*"))), "nothing was sent"
+        stored = running.query("SELECT count(), countIf(branch LIKE '017-%<%'), countIf(chapter LIKE '33-%<%') FROM telemetry.session_context")
+        assert min(stored[0]) > 2, "nothing was stored, so nothing was shown"
+        assert search(secrets, [*places(running), *files(session.data)]) == []
 
 
 class Loosened(Policy):

@@ -198,7 +198,7 @@ def test_the_file_edited_last_says_the_chapter_until_the_branch_changes(session:
     session.hook("prompt", prompt="go on")
     chapters = [(one["chapter"], one["chapter_source"]) for one in records(otlp)]
     assert chapters == [("", ""), ("33-agents", "file"), ("34-costs", "file"), ("33-agents", "file"), ("", "")]
-    assert json.loads((session.home / "hooks" / f"{session.id}.json").read_text())["files"] == []
+    assert json.loads((session.home / "hooks" / f"{session.id}.json").read_text())["told"] == {}
 
 
 def test_a_step_lasts_until_the_next_command_that_starts_one(session: Session, otlp: OtlpRecorder) -> None:

@@ -146,7 +146,7 @@ def observe(
         config=configuration,
     )
     project = rules.project_of(configuration, found.project)
-    made = record.make(session_id, hook, asked, decision, clean=rules.clean, project=project.value, person=person)
+    made = record.make(session_id, hook, asked, decision, clean=rules.clean, project=project.value, person=rules.clean(person))
     return Observation(made, _explain(made, asked, decision, project, start), found, file, notes)
 
 

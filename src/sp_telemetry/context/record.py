@@ -54,20 +54,23 @@ def new_id() -> str:
 
 
 def make(session_id, hook, repository, decision, *, clean, project="", person="", at_ns=0) -> ContextRecord:
-    """A record of now from what `gitfiles.read` and `rules.decide` found; `clean` is `rules.clean`, passed in as no sibling is imported."""
+    """A record of now from what `gitfiles.read` and `rules.decide` found.
+
+    `clean` makes a name one that may be kept: `rules.clean`, or the hooks' redaction. Passed in, as no sibling is imported.
+    """
     matched = [found.confidence for found in (decision.feature, decision.chapter, decision.part, decision.step) if found.value]
     return ContextRecord(
         session_id=session_id,
         at_ns=at_ns or time.time_ns(),
         project=clean(project or repository.project),
         branch=clean(repository.branch),
-        feature=decision.feature.value,
-        chapter=decision.chapter.value,
-        part=decision.part.value,
-        step=decision.step.value,
-        person=clean(person),
+        feature=clean(decision.feature.value),
+        chapter=clean(decision.chapter.value),
+        part=clean(decision.part.value),
+        step=clean(decision.step.value),
+        person=person,
         directory=clean(repository.directory),
-        spec_directory=decision.spec_directory.value,
+        spec_directory=clean(decision.spec_directory.value),
         worktree=clean(repository.worktree),
         feature_source=decision.feature.source,
         chapter_source=decision.chapter.source,

@@ -57,7 +57,7 @@ _UNWANTED = {code: None for span in ((0, 32), (127, 160), (0x2028, 0x202F), (0x2
 _UNWANTED.update({0x200E: None, 0x200F: None, 0xFEFF: None})
 
 
-def clean(text: object) -> str:
+def clean(text: object, longest: int = LONGEST) -> str:
     """Text that is safe to store and to show: no control or direction characters, composed (NFC), at most 200 characters."""
     if not isinstance(text, str):
         return ""
@@ -66,18 +66,24 @@ def clean(text: object) -> str:
         from unicodedata import normalize  # paid for only where a name is not plain ASCII
 
         text = normalize("NFC", text)
-    return text.strip()[:LONGEST].strip()
+    return text.strip()[:longest].strip()
+
+
+def whole(text: object) -> str:
+    """`clean`, not yet cut: of half a secret nobody can tell that it is one, so names are cut behind their redaction."""
+    return clean(text, LONGEST_PATH)
 
 
 def decide(branch="", directory="", files=(), spec_directories=(), prompt="", config=None) -> Decision:
     """What holds now. Paths are relative to the repository with `/` (absolute where there is none); `files` in the order touched.
+    Names as long as they are there: they are cut where they are kept (`record.make`).
 
     One of `files` is a path, or (path, "prompt") for a chapter that was only named; of those a directory ends in `/`.
     """
     settings = settle(config)
     places = [_place(one) for one in reversed(list(files or ()))]
     places.append(([*_segments(directory), ""], "cwd"))
-    feature, spec_directory = _feature(_text(branch), places, [clean(path) for path in spec_directories or ()], settings["feature"])
+    feature, spec_directory = _feature(_text(branch), places, [whole(path) for path in spec_directories or ()], settings["feature"])
     chapter, part = _chapter(_text(branch), places, settings)
     return Decision(feature, spec_directory, chapter, part, step_of(prompt, config))
 
@@ -100,16 +106,16 @@ def step_of_command(command, config=None) -> Finding:
     for name in (full, bare):
         step = settings["aliases"].get(name, name if name in settings["names"] else "")
         if step:
-            return Finding(clean(step), "prompt", 1.0, "the command /" + full)
+            return Finding(whole(step), "prompt", 1.0, "the command /" + full)
     return NOTHING
 
 
 def project_of(config, repository_name) -> Finding:
     """The project's name: what the configuration says, else the repository's."""
-    named = clean(settle(config)["project"])
+    named = whole(settle(config)["project"])
     if named:
         return Finding(named, "config", 1.0, "`project` in the configuration")
-    named = clean(repository_name)
+    named = whole(repository_name)
     return Finding(named, "repository", 1.0, "the repository's name") if named else NOTHING
 
 
@@ -241,15 +247,15 @@ def _feature(branch, places, present, settings):
         for root in settings["specs"] if source != "prompt" else ():
             top = _segments(root)
             if segments[: len(top)] == top and len(segments) > len(top) + 1 and _shaped("feature", "", segments[len(top)]):
-                name = clean(segments[len(top)])
-                found = clean("/".join([*top, name]))
+                name = whole(segments[len(top)])
+                found = whole("/".join([*top, name]))
                 source = "spec_path" if source == "file" else source
                 sure = 1.0 if found in present else 0.9
                 return Finding(name, source, sure, "in " + found), Finding(found, source, sure, "in " + found)
     if branch.casefold() in [trunk.casefold() for trunk in settings["trunks"]]:
         return NOTHING._replace(why="a trunk carries no feature"), NOTHING
     for pattern in settings["branches"]:
-        name = clean((match(pattern, _segments(branch)) or {}).get("feature"))
+        name = whole((match(pattern, _segments(branch)) or {}).get("feature"))
         if name:
             return _of_branch(name, pattern, present)
     return NOTHING, NOTHING
@@ -275,7 +281,7 @@ def _chapter(branch, places, settings):
     for segments, source, patterns in tries:
         for pattern in patterns:
             holes = match(pattern, segments) or {}
-            chapter, part = clean(holes.get("chapter")), clean(holes.get("part"))
+            chapter, part = whole(holes.get("chapter")), whole(holes.get("part"))
             if chapter or part:
                 why = _WHY.get(source, "branch") + " matches " + pattern
                 found = [Finding(value, source, _SURE.get(source, 0.5), why) if value else NOTHING for value in (chapter, part)]

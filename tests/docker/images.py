@@ -192,9 +192,11 @@ def _piped_tar(files: Iterable[Path]) -> Iterator[io.BufferedReader]:
                 made = tarfile.TarInfo(folder)
                 made.type, made.mode, made.uid, made.gid = tarfile.DIRTYPE, mode, owner, owner
                 tar.addfile(made)
+            groups = b"root:x:0:\nclickhouse:x:101:\n"
             users = b"root:x:0:0:root:/:/bin/sh\nclickhouse:x:101:101::/var/lib/clickhouse:/bin/sh\n"
-            passwd = tarfile.TarInfo("etc/passwd")
-            passwd.size = len(users)
-            tar.addfile(passwd, io.BytesIO(users))
+            for name, text in (("etc/passwd", users), ("etc/group", groups)):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text))
         out.seek(0)
         yield out

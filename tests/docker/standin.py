@@ -29,23 +29,14 @@ from sp_telemetry.serve.clickhouse_statement import READS, Statement
 from sp_telemetry.store.engine import Engine
 
 DATA = Path("/var/lib/clickhouse")
-CONFIGURATION, USERS = "/etc/clickhouse-server/config.d/*.xml", "/etc/clickhouse-server/users.d/*.xml"
+USERS = "/etc/clickhouse-server/users.d/telemetry.xml"
 
 
 def hashes() -> dict[str, str]:
     """user -> SHA-256 of its password, as the mounted users.xml has it."""
-    root = Path("/")
-    included = {}
-    for file in root.glob(CONFIGURATION[1:]):
-        for named in xml.parse(file).iter("include_from"):
-            included |= {node.tag: (node.text or "").strip() for node in xml.parse(named.text.strip()).getroot()}
-    found = {}
-    for file in root.glob(USERS[1:]):
-        for user in xml.parse(file).getroot().iterfind("users/*"):
-            password = user.find("password_sha256_hex")
-            if password is not None:
-                found[user.tag] = included.get(password.get("incl", ""), (password.text or "").strip())
-    return found
+    document = xml.parse(USERS).getroot()
+    included = {node.tag: (node.text or "").strip() for node in xml.parse(document.findtext("include_from").strip()).getroot()}
+    return {user.tag: included[user.find("password_sha256_hex").get("incl")] for user in document.find("users") if not user.get("remove")}
 
 
 class Hashed(Access):

@@ -1,4 +1,4 @@
-"""OTLP requests on their way into the store: coalesced, committed, then acknowledged.
+"""OTLP requests, and the Collector's inserts, on their way into the store: coalesced, committed, then acknowledged.
 
 Bytes are moved, never looked into: the engine decodes them. Requests that wait while an insert runs share the next one, so one
 insert's fixed cost is spread over more of them the busier it gets. A second insert runs beside the first only when much waits,
@@ -19,7 +19,7 @@ from sp_telemetry.serve import trouble
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store.engine import Engine
-from sp_telemetry.store.pipeline import CONTEXT_MARK, SIGNALS, Lane, Pipeline
+from sp_telemetry.store.pipeline import CONTEXT_MARK, LANES, NATIVE, Lane, Pipeline
 
 log = logging.getLogger("sp_telemetry")
 
@@ -76,9 +76,10 @@ class Intake:
 
     def __init__(self, engine: Engine, counters: Counters, max_queued_bytes: int) -> None:
         self._handles = [engine.handle() for _ in range(WORKERS)]
-        self._idle = [Pipeline(handle) for handle in self._handles]
+        first = Pipeline(self._handles[0])
+        self._idle = [first, *(Pipeline(handle, first) for handle in self._handles[1:])]
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="insert")
-        self._lanes: dict[Lane, deque[_Waiting]] = {Lane(s, e): deque() for s in SIGNALS for e in ("protobuf", "json")}
+        self._lanes: dict[Lane, deque[_Waiting]] = {lane: deque() for lane in LANES}
         self._tasks: set[asyncio.Task[None]] = set()
         self._counters = counters
         self._max_queued_bytes = max_queued_bytes
@@ -90,14 +91,21 @@ class Intake:
 
     async def store(self, signal: str, encoding: str, body: bytes) -> None:
         """Returns when `body` is committed. Raises Busy or Rejected; then nothing of it is stored, as far as the engine can tell."""
+        await self._store(Lane(signal, encoding), body)
+
+    async def store_rows(self, table: str, body: bytes) -> None:
+        """The same for what a Collector inserts into one of NATIVE's tables, FORMAT Native."""
+        await self._store(Lane(NATIVE[table], "native", table), body)
+
+    async def _store(self, lane: Lane, body: bytes) -> None:
         if self._held_bytes + len(body) > self._max_queued_bytes:
             self._counters.refused += 1
             raise Busy("too many requests are waiting for the store")
         waiting = _Waiting(body, asyncio.get_running_loop().create_future())
-        self._lanes[Lane(signal, encoding)].append(waiting)
+        self._lanes[lane].append(waiting)
         self._waiting_bytes += len(body)
         self._held_bytes += len(body)
-        self._counters.received(signal, len(body))
+        self._counters.received(lane.signal, len(body))
         self._start_inserts()
         try:
             await waiting.done

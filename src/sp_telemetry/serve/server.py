@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import IO, Any
 
 from aiohttp import web
 
@@ -34,6 +34,23 @@ from sp_telemetry.store.engine import Engine
 log = logging.getLogger("sp_telemetry")
 
 CLOSE_CONNECTIONS_S = 3
+LOCK_TRIES = 20
+
+
+class Laps:
+    """What each step of a start took: said in the log, for a start that was slow is asked about afterwards."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+        self._took: list[str] = []
+
+    def done(self, step: str) -> None:
+        now = time.monotonic()
+        self._took.append(f"{step} {now - self._last:.2f}")
+        self._last = now
+
+    def __str__(self) -> str:
+        return f"{self._last - self._begun:.2f} s ({', '.join(self._took)})"
 
 
 async def serve(home: Home, settings: Settings, ready: Callable[[dict[str, int]], None] = lambda ports: None) -> None:
@@ -64,11 +81,13 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
     """The server within a running event loop; yields its ports (otlp_http, otlp_grpc, clickhouse, health, metrics)."""
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_sole_owner(home))
-        engine = await asyncio.to_thread(_open_store, home, settings)
+        laps = Laps()
+        engine = await asyncio.to_thread(_open_store, home, settings, laps)
         stack.callback(engine.close)
         counters = Counters()
         intake = Intake(engine, counters, settings.max_queued_mib << 20)
         stack.push_async_callback(intake.close)
+        laps.done("statements")
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)
         keeper = PolicyKeeper(engine, home)
@@ -94,7 +113,9 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         except StoreBusy:
             raise _port_in_use(settings.otlp_grpc_port) from None
         stack.push_async_callback(grpc_server.stop, CLOSE_CONNECTIONS_S)
+        laps.done("listeners")
         await upkeep.start()
+        laps.done("attribution")
         await keeper.start()
         presence = Presence(engine, home.secret("server_id")[:16])
         stack.push_async_callback(presence.close)
@@ -103,24 +124,30 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         state = {"pid": os.getpid(), "version": __version__, "started_at": time.time(), "bind": settings.bind, "ports": ports}
         home.write_atomically(home.server_file, json.dumps(state))
         stack.callback(home.server_file.unlink, missing_ok=True)
-        log.info("serving %s on %s", home.path, ", ".join(f"{name} {port}" for name, port in ports.items()))
+        laps.done("presence")
+        log.info("serving %s on %s, after %s", home.path, ", ".join(f"{name} {port}" for name, port in ports.items()), laps)
         yield ports
 
 
-def _open_store(home: Home, settings: Settings) -> Engine:
+def _open_store(home: Home, settings: Settings, laps: Laps) -> Engine:
     engine = Engine(home.store, home.path / "engine")
+    laps.done("engine")
     try:
         with engine.handle() as handle:
             policy = own.load(home.path, settings.privacy_level, handle.query)
+            laps.done("policy")
             applied = schema.migrate(handle, privacy=sql.render(policy))
             privacy.enforce(handle, policy)
+            laps.done("schema")
             if applied:
                 log.info("schema: applied %s", ", ".join(applied))
             try:
                 prices.load(handle, prices.own_file(home.path, settings.prices))
             except UsageError as error:  # to receive what is sent matters more
                 log.error("prices: %s %s", error, error.hint)
+            laps.done("prices")
             maintenance.apply_retention(handle, dict(settings.values))
+            laps.done("retention")
     except BaseException:
         engine.close()
         raise
@@ -135,19 +162,27 @@ def _uncaught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
 
 
+def _taken(lock: IO[str]) -> bool:
+    """Whether the lock is ours now. Not at once: who only asks whether a server runs (service.is_held) holds it for a moment too."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(0.01)
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def _sole_owner(home: Home):
     """Hold the home's lock. The kernel lets go of it when this process ends, however it ends."""
     home.make()
     with open(home.path / "server.lock", "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not any(_taken(lock) for _ in range(LOCK_TRIES)):
             lock.seek(0)
             raise StoreBusy(
                 f"{home.path} is served by process {lock.read().strip() or '?'} already.",
                 "`sp-telemetry status` shows it, `sp-telemetry down` ends it.",
-            ) from None
+            )
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

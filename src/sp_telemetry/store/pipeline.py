@@ -1,4 +1,4 @@
-"""From OTLP bytes to rows: the statements that the embedded engine runs for a batch of requests.
+"""From OTLP bytes, or the Collector's, to rows: the statements that the embedded engine runs for a batch of requests.
 
 The work is what `telemetry-server/clickhouse/views/` says, and nothing else. On a server those are materialized views on Null
 tables. Here the same SELECTs run one after the other over a temporary table in memory that belongs to one handle: a materialized
@@ -27,19 +27,33 @@ JSON_SETTINGS = "input_format_json_read_objects_as_strings = 1, input_format_jso
 
 @dataclass(frozen=True)
 class Lane:
-    """Requests of one signal in one encoding (protobuf, json): they can share a batch."""
+    """Requests of one signal in one encoding (protobuf, json; native: rows for `table`): they can share a batch."""
 
     signal: str
     encoding: str
+    table: str = ""
 
     def pieces(self, bodies: Iterable[bytes]) -> Iterable[bytes]:
-        """`bodies` as one stream: protobuf messages behind their lengths, JSON objects a line each."""
+        """`bodies` as one stream: protobuf messages behind their lengths, JSON objects a line each, blocks one after the other."""
         if self.encoding == "protobuf":
             yield from _behind_lengths(bodies)
+            return
+        if self.encoding == "native":
+            yield from bodies
             return
         for body in bodies:
             yield body
             yield b"\n"
+
+
+# The tables that the Collector's ClickHouse exporter fills, FORMAT Native (views/10, 12 and 16).
+NATIVE = {"otel_logs": "logs", "otel_traces": "traces"} | dict.fromkeys(
+    (f"otel_metrics_{kind}" for kind in ("gauge", "sum", "histogram", "exponential_histogram", "summary")), "metrics"
+)
+LANES = (
+    *(Lane(signal, encoding) for signal in SIGNALS for encoding in ("protobuf", "json")),
+    *(Lane(signal, "native", table) for table, signal in NATIVE.items()),
+)
 
 
 @dataclass(frozen=True)
@@ -67,12 +81,15 @@ def views() -> dict[str, View]:
 
 
 class Pipeline:
-    """Stores batches through one handle. Not to be shared between threads that run at the same time."""
+    """Stores batches through one handle. Not to be shared between threads that run at the same time.
 
-    def __init__(self, handle: Handle) -> None:
+    `like`: another one over the same store, whose statements serve here too; to make them takes the engine a quarter of a second.
+    """
+
+    def __init__(self, handle: Handle, like: Pipeline | None = None) -> None:
         self._handle = handle
-        self._decode: dict[Lane, str] = {}
-        self._derive: dict[str, list[tuple[View, str]]] = {}
+        self._decode: dict[Lane, str] = like._decode if like else {}
+        self._derive: dict[str, list[tuple[View, str]]] = like._derive if like else {}
         handle.run("SET max_partitions_per_insert_block = 0")  # history brought along spans more than a hundred weeks
         # Not to merge the block before it is written, row by row, for copies in it: readers count with FINAL, merges remove them (a fifth
         # of the events statement's time). Reading map keys as subcolumns of a table in memory costs more than reading the map once.
@@ -81,8 +98,11 @@ class Pipeline:
             shape = views()[f"otlp_{signal}_protobuf_mv"].target
             stage = f"stage_{signal}"
             handle.run(f"CREATE TEMPORARY TABLE {stage} AS telemetry.{shape} ENGINE = Memory")
-            for encoding in ("protobuf", "json"):
-                self._decode[Lane(signal, encoding)] = self._decoding(Lane(signal, encoding), stage)
+            if like:
+                continue
+            for lane in LANES:
+                if lane.signal == signal:
+                    self._decode[lane] = self._decoding(lane, stage)
             fed = [view for view in views().values() if view.source == shape]
             fed.sort(key=lambda view: view.target != "session_context")  # first the contexts, that the events are joined to
             source = {f"telemetry.{shape}": stage}
@@ -136,17 +156,32 @@ class Pipeline:
             raise QueryFailed("The request is not JSON.")
 
     def _decoding(self, lane: Lane, stage: str) -> str:
+        if lane.encoding == "native":
+            return self._reading_rows(lane, stage)
         view = views()[f"otlp_{lane.signal}_{lane.encoding}_mv"]
-        structure = self._handle.query(
-            "SELECT arrayStringConcat(groupArray(concat(name, ' ', type)), ', ') FROM system.columns"
-            f" WHERE database = 'telemetry' AND table = '{view.source}'",
-            "LineAsString",
-        ).decode()
         format, settings = "JSONEachRow", JSON_SETTINGS
         if lane.encoding == "protobuf":
             format, settings = "Protobuf", f"format_schema = '{folder()}/otlp.proto:{MESSAGES[lane.signal]}'"
-        reader = f"file('{{path}}', '{format}', '{structure.strip()}')"
+        reader = f"file('{{path}}', '{format}', '{self._structure(view.source)}')"
         return self._statement(view, stage, {f"telemetry.{view.source}": reader}) + f" SETTINGS {settings}"
+
+    def _reading_rows(self, lane: Lane, stage: str) -> str:
+        """Puts rows on the stage as they are, or as the view of their table brings them to its shape."""
+        shape = views()[f"otlp_{lane.signal}_protobuf_mv"].target
+        reader = f"file('{{path}}', 'Native', '{self._structure(lane.table)}')"
+        for view in views().values():
+            if view.source == lane.table and view.target == shape:
+                return self._statement(view, stage, {f"telemetry.{lane.table}": reader})
+        return f"INSERT INTO {stage} SELECT * FROM {reader}"
+
+    def _structure(self, table: str) -> str:
+        """The columns of a table of ours as file() wants them, fit for a text in quotes."""
+        columns = self._handle.query(
+            "SELECT arrayStringConcat(groupArray(concat('`', name, '` ', type)), ', ') FROM system.columns"
+            f" WHERE database = 'telemetry' AND table = '{table}'",
+            "LineAsString",
+        ).decode()
+        return columns.strip().replace("'", "\\'")
 
     def _statement(self, view: View, into: str, sources: dict[str, str]) -> str:
         """INSERT … SELECT of the view with its source replaced; columns by name, as a materialized view has them."""

@@ -16,13 +16,15 @@ from aiohttp import web
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import READER, WRITER
-from sp_telemetry.serve import clickhouse_access, clickhouse_reply
+from sp_telemetry.serve import clickhouse_access, clickhouse_reply, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_reply import Reply
 from sp_telemetry.serve.clickhouse_request import Asked, credentials, read, refuse
 from sp_telemetry.serve.clickhouse_run import Control, Run
-from sp_telemetry.serve.clickhouse_statement import WRITES
-from sp_telemetry.store.engine import Engine
+from sp_telemetry.serve.clickhouse_statement import WRITES, Statement
+from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
+from sp_telemetry.store.engine import Engine, Work
+from sp_telemetry.store.pipeline import NATIVE
 
 T = TypeVar("T")
 MAX_BODY = 128 << 20  # decompressed
@@ -33,11 +35,21 @@ HELD_BACK = 1 << 20  # of an answer before its headers go, so that an early erro
 SLOW_READER_S = 60.0
 SLOW_SENDER_S = 30.0  # between two pieces of a body
 _CHECK_CLIENT_S = 0.1
+# What ClickHouse calls what keeps the store from taking events; all of it is told to come again.
+_UNAVAILABLE = {
+    trouble.FULL: (243, "NOT_ENOUGH_SPACE"),
+    trouble.READ_ONLY: (242, "TABLE_IS_READ_ONLY"),
+    trouble.MEMORY: (241, "MEMORY_LIMIT_EXCEEDED"),
+}
+_OTHER = (439, "CANNOT_SCHEDULE_TASK")
 
 
-def application(engine: Engine, access: Access) -> web.Application:
-    """The interface as an application to mount. It ends all its queries when it is shut down, before the engine may be closed."""
-    interface = _Interface(engine, access)
+def application(engine: Engine, access: Access, intake: Intake | None = None) -> web.Application:
+    """The interface as an application to mount. It ends all its queries when it is shut down, before the engine may be closed.
+
+    `intake` takes what a Collector inserts, as it takes OTLP; without one the landing tables' own views do.
+    """
+    interface = _Interface(engine, access, intake)
     app = web.Application(client_max_size=MAX_QUESTION)
     app.router.add_get("/ping", _ping)
     app.router.add_get("/replicas_status", _ping)
@@ -52,8 +64,8 @@ async def _ping(_: web.Request) -> web.Response:
 
 
 class _Interface:
-    def __init__(self, engine: Engine, access: Access) -> None:
-        self._access, self._control = access, Control(engine)
+    def __init__(self, engine: Engine, access: Access, intake: Intake | None) -> None:
+        self._access, self._control, self._intake = access, Control(engine), intake
         self._threads = ThreadPoolExecutor(sum(QUERIES_AT_ONCE.values()) + 4, "clickhouse")
         self._turns = {user: asyncio.Semaphore(number) for user, number in QUERIES_AT_ONCE.items()}
         self._running: dict[Run, web.Request] = {}
@@ -122,6 +134,8 @@ class _Interface:
         settings = self._access.settings(user, {**asked.settings, **statement.settings}, known)
         if user != READER and asked.data is None:
             settings = self._access.settings(user, asked.settings, known)
+        if self._intake and asked.data is not None and asked.insert_format == "Native" and statement.target in NATIVE:
+            return await self._take_in(self._intake, reply, asked, statement)
         run = Run(self._control, asked, user, statement, settings)
         reply.format = run.format
         if self._stopping:
@@ -136,6 +150,18 @@ class _Interface:
                 del self._running[run]
             else:
                 await asyncio.shield(asyncio.ensure_future(self._end(run, pieces)))
+
+    async def _take_in(self, intake: Intake, reply: Reply, asked: Asked, statement: Statement) -> web.StreamResponse:
+        """A Collector's insert: it goes the way of OTLP, shares an insert with others, and is answered when it is committed."""
+        try:
+            await intake.store_rows(statement.target, asked.data or b"")
+        except Rejected as error:
+            raise refuse(33, "CANNOT_READ_ALL_DATA", f"These rows can't be stored: {str(error)[:300]}") from None
+        except Unavailable as error:
+            raise refuse(*_UNAVAILABLE.get(error.trouble.what, _OTHER), str(error)) from None
+        except Busy as error:
+            raise refuse(202, "TOO_MANY_SIMULTANEOUS_QUERIES", str(error)) from None
+        return clickhouse_reply.whole(reply, b"", Work(), asked)
 
     async def _end(self, run: Run, pieces: Generator[bytes]) -> None:
         try:

@@ -101,7 +101,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         largest = settings.max_request_mib << 20
         applications = {
             "otlp_http": (otlp_http.application(intake, largest), settings.otlp_http_port),
-            "clickhouse": (clickhouse_http.application(engine, access), settings.clickhouse_port),
+            "clickhouse": (clickhouse_http.application(engine, access, intake), settings.clickhouse_port),
             "health": (health.health_application(observer), settings.health_port),
             "metrics": (health.metrics_application(observer), settings.metrics_port),
         }

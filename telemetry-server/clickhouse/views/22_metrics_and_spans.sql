@@ -1,4 +1,6 @@
 -- otel_metric_points -> telemetry_metrics and otel_traces -> telemetry_spans, under the same policy as the events.
+-- Without a time that can be, the hour of arrival counts, so that a copy which comes within it is known as one; and in it a moment made of
+-- what the time was instead, for that is part of the key.
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_metrics_mv TO telemetry.telemetry_metrics AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
@@ -6,7 +8,8 @@ WITH
     telemetry_words(salt, a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT
-    if(toYear(TimeUnix, 'UTC') BETWEEN 2000 AND 2099, TimeUnix, now64(9)) AS timestamp,
+    if(toYear(TimeUnix, 'UTC') BETWEEN 2000 AND 2099, TimeUnix,
+       toDateTime64(toStartOfHour(now64(9)), 9) + toIntervalNanosecond(sipHash64(TimeUnix) % 3600000000000)) AS timestamp,
     StartTimeUnix AS start_timestamp,
     now64(9) AS received_at,
     telemetry_name(MetricName) AS metric_name,
@@ -38,7 +41,8 @@ WITH
     telemetry_words(salt, a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT
-    if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, now64(9)) AS timestamp,
+    if(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp,
+       toDateTime64(toStartOfHour(now64(9)), 9) + toIntervalNanosecond(sipHash64(Timestamp, Duration, TraceId, SpanId) % 3600000000000)) AS timestamp,
     Duration AS duration_ns,
     now64(9) AS received_at,
     telemetry_name(SpanName) AS span_name,

@@ -43,13 +43,13 @@ def cancel(runner: Runner) -> None:
     run_file(runner, "clickhouse/maintenance/cancel_backfilled.sql")
     if run_file(runner, "clickhouse/maintenance/backfilled_without_id.sql").strip():
         run_file(runner, "clickhouse/maintenance/cancel_alike.sql")
-    _forget_emptied_sessions(runner)
+    run_file(runner, "clickhouse/maintenance/forget_emptied.sql")
 
 
 def remove(runner: Runner, since_s: float) -> None:
     """Take back everything that was filled in since then (epoch seconds)."""
     run_file(runner, "clickhouse/maintenance/remove_backfilled.sql", since=moment(since_s))
-    _forget_emptied_sessions(runner)
+    run_file(runner, "clickhouse/maintenance/forget_emptied.sql")
 
 
 def cancel_arrived(runner: Runner) -> None:
@@ -61,16 +61,6 @@ def cancel_arrived(runner: Runner) -> None:
         run_file(runner, "clickhouse/maintenance/cancel_arrived.sql")
     if without_id:
         cancel(runner)
-
-
-def _forget_emptied_sessions(runner: Runner) -> None:
-    """Summaries are made from events, so one without any would stay as it was."""
-    if runner.query(f"SELECT 1 FROM telemetry.session_summaries WHERE {_EMPTIED} LIMIT 1").strip():
-        runner.query(f"DELETE FROM telemetry.session_summaries WHERE {_EMPTIED}")
-
-
-_EMPTIED = """session_id IN (SELECT session_id FROM telemetry.backfilled_requests) AND session_id NOT IN
-    (SELECT session_id FROM telemetry.telemetry_events FINAL WHERE session_id IN (SELECT session_id FROM telemetry.backfilled_requests))"""
 
 
 def moment(epoch_s: float) -> str:

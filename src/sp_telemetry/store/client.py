@@ -57,7 +57,9 @@ class Answer:
 class Client:
     """Asks the ClickHouse HTTP interface at `url` as one user. Opens a connection for each question."""
 
-    def __init__(self, url: str, user: str, password: str, *, timeout_s: float = 35.0, local: bool = True) -> None:
+    def __init__(
+        self, url: str, user: str, password: str, *, timeout_s: float = 35.0, local: bool = True, database: str = DATABASE
+    ) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"url is {url!r}; expected an address like http://127.0.0.1:8123.")
@@ -66,7 +68,7 @@ class Client:
         self._port = parts.port or (8443 if self._secure else 8123)
         self._user = unquote(parts.username) if parts.username else user
         self._password = unquote(parts.password) if parts.password else password
-        self._timeout_s, self._local = timeout_s, local
+        self._timeout_s, self._local, self._database = timeout_s, local, database
         self.address = f"{parts.scheme}://{self._host}:{self._port}"
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
@@ -80,7 +82,7 @@ class Client:
 
     def stream(self, sql: str, format: str, parameters: Mapping[str, Any] | None = None, data: bytes = b"") -> Iterator[bytes]:
         """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`. `data` is what an INSERT brings."""
-        asked = {"database": DATABASE, "default_format": format}
+        asked = {"default_format": format} | ({"database": self._database} if self._database else {})
         asked |= {f"param_{name}": str(value) for name, value in (parameters or {}).items()}
         connection = self._connection()
         try:
@@ -122,6 +124,9 @@ class Statements:
 
     def query(self, sql: str, format: str = "TabSeparated", parameters: Mapping[str, Any] | None = None) -> bytes:
         return b"".join(self._client.stream(sql, format, parameters))
+
+    def run(self, sql: str) -> None:
+        self.query(sql, "Null")
 
 
 def connect(home: Home, settings: Settings, user: str = READER, timeout_s: float = 0) -> Client:

@@ -58,9 +58,10 @@ def run_file(runner: Runner, file: str, **parameters: str) -> bytes:
     return answer
 
 
-def migrate(runner: Runner, up_to: str | None = None, privacy: str = "") -> list[str]:
+def migrate(runner: Runner, up_to: str | None = None, privacy: str = "", salt: str = "") -> list[str]:
     """Bring the store to this version's shape; returns the names of what was applied. `up_to` stops after that migration (for tests).
-    `privacy`: the functions of another policy than the default one, in place of 00_privacy.sql.
+    `privacy`: the functions of another policy than the default one, in place of 00_privacy.sql. `salt`: of the hashes, for a store that has
+    none yet; else a random one.
 
     A migration is recorded after its last statement, and each of its statements can be run again, so that being killed
     half-way only means that the next start goes on. Raises UsageError when an applied file was changed afterwards.
@@ -83,7 +84,8 @@ def migrate(runner: Runner, up_to: str | None = None, privacy: str = "") -> list
         if file.name == up_to:
             return applied
     runner.query(
-        f"INSERT INTO telemetry.installation (salt) SELECT '{secrets.token_hex(16)}' WHERE (SELECT count() FROM telemetry.installation) = 0"
+        f"INSERT INTO telemetry.installation (salt) SELECT '{salt or secrets.token_hex(16)}'"
+        " WHERE (SELECT count() FROM telemetry.installation) = 0"
     )
     text = _views_text(privacy)
     checksum = hashlib.sha256(text.encode()).hexdigest()

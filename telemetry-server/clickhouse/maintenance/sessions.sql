@@ -46,7 +46,8 @@ SELECT
     count() AS events,
     count(e.event_sequence) AS numbered,
     max(e.event_sequence) + 1 = numbered AND groupBitmapIf(toUInt32(assumeNotNull(e.event_sequence)), isNotNull(e.event_sequence)) = numbered AS whole,
-    arraySort(groupUniqArrayIf(toString(e.service_version), e.event_type = 'api_request' AND e.service_version != '')) AS versions
+    arraySort(groupUniqArrayIf(toString(e.service_version), e.event_type = 'api_request' AND e.service_version != '')) AS versions,
+    0 AS is_deleted
 FROM (SELECT *, written_ns FROM telemetry.telemetry_events FINAL) AS e
 WHERE session_id IN (SELECT session_id FROM stale) AND e.timestamp >= (SELECT * FROM first_of_stale)
 GROUP BY session_id

@@ -28,9 +28,10 @@ CREATE TABLE IF NOT EXISTS telemetry.session_summaries
     events                UInt64,
     numbered              UInt64 COMMENT 'events that carry event.sequence',
     whole                 Bool COMMENT 'their numbers are 0, 1, … numbered - 1, once each: nothing was lost before the last',
-    versions              Array(String) COMMENT 'versions of Claude Code that made its requests'
+    versions              Array(String) COMMENT 'versions of Claude Code that made its requests',
+    is_deleted            UInt8 COMMENT 'all of its events were taken back'
 )
-ENGINE = ReplacingMergeTree(version)
+ENGINE = ReplacingMergeTree(version, is_deleted)
 ORDER BY session_id
 TTL toDateTime(ended_at) + INTERVAL 365 DAY;
 

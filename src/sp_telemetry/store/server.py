@@ -1,0 +1,91 @@
+"""Brings a real ClickHouse server to this version's shape: schema, policy, prices, retention, and views that keep derived tables true.
+
+The embedded server does the same to its engine at its start (serve/server.py), but for the last, which it does itself (serve/upkeep.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from sp_telemetry import resources
+from sp_telemetry.errors import QueryFailed, UsageError
+from sp_telemetry.home import Home
+from sp_telemetry.privacy import own, sql
+from sp_telemetry.settings import Settings
+from sp_telemetry.store import maintenance, prices, privacy, schema
+from sp_telemetry.store.client import Client, Statements
+
+_INCLUDED = re.compile(r"\{\{(\w+)(?: \| ([^}]*))?\}\}")
+_PARAMETER = re.compile(r"\{(\w+):[^{}]*\}")
+
+
+def migrate(client: Client, home: Home, settings: Settings, salt: str = "") -> list[str]:
+    """What was applied, nothing where the store has this version's shape. `client`: of telemetry_user, with no database chosen, for there
+    may be none. `salt`: of the hashes, for a store that has none yet. Raises UsageError, QueryFailed, ServerUnreachable."""
+    runner = Statements(client)
+    policy = own.load(home.path, settings.privacy_level, runner.query)
+    applied = schema.migrate(runner, privacy=sql.render(policy), salt=salt)
+    if privacy.enforce(runner, policy):
+        applied.append(f"privacy {policy.level}")
+    if prices.load(runner, prices.own_file(home.path, settings.prices)):
+        applied.append("prices")
+    applied += maintenance.apply_retention(runner, dict(settings.values))
+    if make_upkeep(runner, settings.retention_events_days, anew="views" in applied):
+        applied.append("upkeep")
+    return applied
+
+
+def check_salt(runner: schema.Runner, salt: str) -> None:
+    """Raise UsageError where the store was made with another salt: what the collector hashes would not be what the store hashes."""
+    if runner.query("SELECT any(salt) FROM telemetry.installation", "RawBLOB").decode() != salt:
+        what = "The store was made with another salt than that of this installation."
+        raise UsageError(what, "Bring back its secrets/telemetry_salt, or begin anew: `sp-telemetry down --volumes`.")
+
+
+def make_upkeep(runner: schema.Runner, retention_events_days: int, anew: bool = False) -> bool:
+    """The views of clickhouse/server/, made again where their text has changed; whether they were."""
+    text = upkeep(retention_events_days)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    if not anew and schema.recorded(runner).get("upkeep") == checksum:
+        return False
+    schema.record(runner, "upkeep", "under way")
+    rows = runner.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND name LIKE 'upkeep\\\\_%'")
+    for name in rows.decode().split():
+        runner.query(f"DROP TABLE telemetry.`{name}`")
+    for statement in schema.statements(text):
+        runner.query(statement)
+    schema.record(runner, "upkeep", checksum)
+    return True
+
+
+def upkeep(retention_events_days: int) -> str:
+    """clickhouse/server/*.sql with the statements of clickhouse/maintenance/ put in where they are named."""
+    kept = f"now() - toIntervalDay({retention_events_days - 1})" if retention_events_days > 0 else "toDateTime(0)"
+
+    def included(found: re.Match[str]) -> str:
+        values = dict(part.split(": ", 1) for part in found[2].split(", ")) if found[2] else {}
+        return _select(found[1], {name: value.replace("oldest_kept", kept) for name, value in values.items()})
+
+    files = sorted(resources.path("telemetry-server/clickhouse/server").glob("*.sql"))
+    without_comments = (re.sub(r"^--.*\n", "", file.read_text(), flags=re.M) for file in files)
+    return "\n".join(_INCLUDED.sub(included, text) for text in without_comments)
+
+
+def _select(name: str, values: Mapping[str, str]) -> str:
+    """The SELECT of the one INSERT in clickhouse/maintenance/<name>.sql."""
+    (statement,) = schema.shipped(f"clickhouse/maintenance/{name}.sql")
+    _, found, select = re.split(r"^(INSERT INTO telemetry\.\w+)\s+", statement, maxsplit=1)
+    if not found:
+        raise ValueError(f"maintenance/{name}.sql does not begin with an INSERT of all columns")
+    return _PARAMETER.sub(lambda one: f"({values[one[1]]})", select)
+
+
+def failing(client: Client) -> dict[str, str]:
+    """Views that keep derived tables true and whose last refresh failed: name -> why."""
+    try:
+        answer = client.query("SELECT view, exception FROM system.view_refreshes WHERE database = 'telemetry' AND exception != ''")
+    except QueryFailed as error:
+        return {"system.view_refreshes": str(error)}
+    return {view: exception[:300] for view, exception in answer.rows}

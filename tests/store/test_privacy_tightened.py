@@ -15,6 +15,20 @@ from sp_telemetry.store.pipeline import Lane, Pipeline
 from tests.server import as_json, context, log_request, pairs
 
 START = 1_790_000_000 * 10**9
+#: Columns in which no word of anybody's can stand: identifiers and hashes, which the views make sure of, and words of ours.
+IDENTIFIERS = {
+    "session_id", "record_id", "request_id", "client_request_id", "message_id", "message_uuid", "prompt_id", "tool_use_id",
+    "organization_id", "trace_id", "span_id", "parent_span_id", "file_id", "folder_id", "machine", "user_email_hash",
+    "prompt_hash", "response_hash", "tool_input_hash", "tool_parameters_hash",
+}  # fmt: skip
+OURS = {
+    "telemetry_events": {"source", "user_account_uuid"}, "telemetry_metrics": {"metric_type", "temporality"},
+    "telemetry_spans": {"kind", "status_code"}, "transcript_contexts": {"feature_source", "chapter_source"},
+    "audit_findings": {"side", "mark"},
+}  # fmt: skip
+#: Tables with nothing else.
+OF_OURS = {"privacy_history", "schema_migrations", "session_audits", "backfilled_requests", "installation", "model_prices", "backfill_runs",
+           "server_runs", "session_links"}  # fmt: skip
 
 
 def test_what_is_stored_comes_down_to_a_tighter_policy_and_off_the_disk(tmp_path: Path) -> None:
@@ -64,5 +78,54 @@ def test_what_is_stored_comes_down_to_a_tighter_policy_and_off_the_disk(tmp_path
         tables = handle.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree'").decode().split()
         assert [table for table in tables if mark in handle.query(f"SELECT * FROM telemetry.{table} SETTINGS final = 0").decode()] == []
         assert handle.query("SELECT count() FROM system.parts WHERE NOT active AND table LIKE 'telemetry\\\\_%'") == b"0\n"
+    engine.close()
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and mark.encode() in file.read_bytes()] == []
+
+
+def test_every_column_that_can_hold_somebodys_words_comes_down(tmp_path: Path) -> None:
+    """Words in each of them, put there as no view would. A new table or column has to be brought down too, or named above."""
+    mark = "zebra7stripes9quagga"
+    values = {"Array": f"['{mark}']", "Map": f"map('{mark}', '{mark}', 'skill.name', '{mark}')"}
+    values["Array(Tuple"] = f"[(now64(9), '{mark}')]"
+    engine = Engine(tmp_path)
+    with engine.handle() as handle:
+        schema.migrate(handle, privacy=privacy.render(Policy("full")))
+        maintenance.apply_retention(handle, {"retention_events_days": 0, "retention_sessions_days": 0})
+        stored.enforce(handle, Policy("full"))
+        columns = handle.query(
+            "SELECT table, name, type FROM system.columns WHERE database = 'telemetry' AND type LIKE '%String%'"
+            " AND table IN (SELECT name FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree')"
+        )
+        tables: dict[str, list[list[str]]] = {}
+        for row in columns.decode().splitlines():
+            tables.setdefault(row.split("\t")[0], []).append(row.split("\t")[1:])
+        planted = []
+        for table in sorted(set(tables) - OF_OURS):
+            named = {"session_id": "'s'"}
+            for name, kind in tables[table]:
+                if name not in IDENTIFIERS | OURS.get(table, set()):
+                    kind = "Array(Tuple" if kind.startswith("Array(Tuple") else kind.partition("(")[0]
+                    named[name] = values.get(kind, f"'{mark}'")
+                    planted.append((table, name))
+            named = {name: value for name, value in named.items() if name != "session_id" or name in dict(tables[table])}
+            moments = handle.query(
+                f"SELECT name FROM system.columns WHERE database = 'telemetry' AND table = '{table}' AND type LIKE 'DateTime%'"
+            )
+            named |= dict.fromkeys(moments.decode().split(), "now()")
+            handle.run(f"INSERT INTO telemetry.{table} ({', '.join(named)}) SELECT {', '.join(named.values())}")
+        assert len(planted) > 80
+        tighter = Policy("strict", (Pattern("animal", "zebra7[a-z0-9]+"),))
+        stored.enforce(handle, tighter)
+        pending = stored.pending(handle, tighter)
+        assert {table for table, rows in pending.items() if rows} == {table for table, _ in planted}
+        assert stored.tighten(handle, tighter) == pending
+        assert not any(stored.pending(handle, tighter).values())
+        left = [
+            (table, name) for table, name in planted
+            if mark in handle.query(f"SELECT {name} FROM telemetry.{table} SETTINGS final = 0").decode()
+        ]  # fmt: skip
+        assert left == []
+        counts = {table: int(handle.query(f"SELECT count() FROM telemetry.{table} SETTINGS final = 1")) for table in pending}
+        assert counts == dict.fromkeys(pending, 1) | {"transcript_contexts": 0}
     engine.close()
     assert [file for file in tmp_path.rglob("*") if file.is_file() and mark.encode() in file.read_bytes()] == []

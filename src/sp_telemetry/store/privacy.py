@@ -93,7 +93,7 @@ class Change:
 
 def changes(policy: Policy) -> Iterator[Change]:
     """What brings each table down to `policy`, whose functions have to be in force."""
-    named = ("project", "branch", "feature", "chapter_context", "part", "workflow_step")
+    named = ("project", "branch", "feature", "chapter_context", "part", "workflow_step", "context_source")
     events = {column: f"w['{name}']" for name, column in COLUMNS.items()}
     events |= {name: _redacted(name) for name in named}
     events |= {name: _error(policy, name) for name in ("api_error_message", "error_message")}
@@ -116,17 +116,34 @@ def changes(policy: Policy) -> Iterator[Change]:
     spans["events"] = "arrayMap(e -> (e.1, telemetry_name(toString(e.2))), events)"
     yield _rewritten("telemetry_spans", of_spans, spans, after)
 
-    told = ("project", "branch", "feature", "chapter", "part", "step", "directory", "spec_directory", "worktree")
+    told = ("project", "branch", "feature", "chapter", "part", "step", "directory", "spec_directory", "worktree", "feature_source",
+            "chapter_source", "hook")  # fmt: skip
     contexts = {name: _redacted(name) for name in told} | {"person": "telemetry_text('context.person', toString(person))"}
     yield _rewritten("session_context", {}, contexts, after)
     lists = {name: f"arrayMap(x -> telemetry_redact(x), {name})" for name in ("branches", "features", "chapters", "steps", "models")}
     person = {"user_id": "telemetry_text('enduser.id', toString(user_id))"}
-    yield _rewritten("session_summaries", {}, lists | person | {"project": _redacted("project")}, {"version": "version + 1"})
+    version = {"service_version": _word("service.version", "service_version")}
+    version["versions"] = f"arrayMap(x -> {_word('service.version', 'x')}, versions)"
+    yield _rewritten("session_summaries", {}, lists | person | version | {"project": _redacted("project")}, {"version": "version + 1"})
     yield _usage({name: _redacted(name) for name in (*named[:4], "workflow_step", "model")} | person)
+
+    names = ("agent_id", "model", "speed", "service_tier", "inference_geo", "stop_reason", "service_version", "entrypoint", "project",
+             "branch", "directory")  # fmt: skip
+    again = {"read_at": "read_at + toIntervalNanosecond(1)"}
+    yield _rewritten("transcript_copies", {}, {name: _redacted(name) for name in names}, again)
+    yield _rewritten("transcript_files", {}, {name: _redacted(name) for name in ("agent_id", "directory", "problem")}, again)
+    decided = ("branch", "directory", "project", "feature", "chapter", "part")
+    yield _forgotten("transcript_contexts", {name: _redacted(name) for name in decided})
+    found = {column: _word(name, column) for name, column in COLUMNS.items() if column in ("model", "service_version", "query_source")}
+    yield _updated("audit_findings", found | {"agent_id": _redacted("agent_id")})
 
 
 def _redacted(column: str) -> str:
     return f"telemetry_redact(toString({column}))"
+
+
+def _word(name: str, column: str) -> str:
+    return f"telemetry_words({SALT}, map('{name}', toString({column})))['{name}']"
 
 
 def _error(policy: Policy, column: str) -> str:
@@ -199,6 +216,29 @@ def _usage(new: dict[str, str]) -> Change:
             f" SELECT hour, {names}, {', '.join(f'sum({name})' for name in sums)}, max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
             f"ALTER TABLE telemetry.usage_hourly DELETE WHERE {differs} SETTINGS mutations_sync = 1",
         ),
+        "SELECT '' WHERE 0",
+    )
+
+
+def _forgotten(table: str, new: dict[str, str]) -> Change:
+    """Rows that differ are deleted: they are made anew when they are needed."""
+    differs = " OR ".join(f"{name} != {value}" for name, value in new.items())
+    return Change(
+        table,
+        f"SELECT count() FROM telemetry.{table} WHERE {differs} SETTINGS final = 0",
+        (f"ALTER TABLE telemetry.{table} DELETE WHERE {differs} SETTINGS mutations_sync = 1",),
+        "SELECT '' WHERE 0",
+    )
+
+
+def _updated(table: str, new: dict[str, str]) -> Change:
+    """Rows of a table in which none replaces another: changed where they lie. For few columns; each repeats a part of the policy."""
+    differs = " OR ".join(f"{name} != {value}" for name, value in new.items())
+    values = ", ".join(f"{name} = {value}" for name, value in new.items())
+    return Change(
+        table,
+        f"SELECT count() FROM telemetry.{table} WHERE {differs}",
+        (f"ALTER TABLE telemetry.{table} UPDATE {values} WHERE {differs} SETTINGS mutations_sync = 1",),
         "SELECT '' WHERE 0",
     )
 

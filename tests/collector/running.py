@@ -19,6 +19,7 @@ from tests.collector.build import CONFIGURATION, CollectorUnavailable, collector
 from tests.conftest import require
 
 CONFIG = CONFIGURATION / "config.yaml"
+NO_POLICY = Path(__file__).with_name("no_policy.yaml")
 PORTS = ("GRPC", "HTTP", "HEALTH", "METRICS", "PROMETHEUS")
 STARTING_S = 60
 
@@ -63,7 +64,7 @@ class Collector:
 
     @property
     def command(self) -> list[str]:
-        return [str(self.executable), *(f"--config={config}" for config in self.configs)]
+        return [str(self.executable), *(f"--config={config}" for config in self.configs)]  # each over those before it
 
     def validate(self) -> subprocess.CompletedProcess:
         """`otelcol validate` of what would be run."""

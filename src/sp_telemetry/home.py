@@ -37,6 +37,11 @@ class Home:
         return self.path / "logs"
 
     @property
+    def backups(self) -> Path:
+        """Backups of the store, and of files that set-up changed."""
+        return self.path / "backups"
+
+    @property
     def server_file(self) -> Path:
         """Who serves this home, as JSON: pid, started_at, ports. Written when the server is ready."""
         return self.path / "server.json"

@@ -33,7 +33,7 @@ LEFT_OUT = re.compile(
 )
 COMMANDS = (  # of busybox
     "sh", "cat", "chown", "chmod", "mkdir", "cp", "mv", "rm", "sha256sum", "install", "printf",
-    "wget", "id", "ls", "stat", "sleep", "tr", "cut", "test", "env",
+    "wget", "id", "ls", "stat", "sleep", "tr", "cut", "test", "env", "tar",
 )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ async def serve() -> None:
     ending, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    engine = Engine(DATA / "store", DATA / "engine")
+    engine = Engine(DATA / "store", DATA / "engine", Path("/backups"))
     try:
         with engine.handle() as handle:
             handle.run("CREATE DATABASE IF NOT EXISTS telemetry")

@@ -55,8 +55,17 @@ READS = ("SELECT", "WITH", "SHOW", "DESCRIBE", "EXISTS", "EXPLAIN", "CHECK TABLE
 WRITES = (
     "INSERT INTO", "ALTER TABLE", "DELETE FROM", "UPDATE", "OPTIMIZE TABLE", "TRUNCATE TABLE", "RENAME TABLE", "EXCHANGE TABLES",
     "DROP TABLE", "DROP VIEW", "UNDROP TABLE", "CREATE TABLE", "CREATE OR REPLACE TABLE", "REPLACE TABLE", "CREATE VIEW",
-    "CREATE OR REPLACE VIEW", "CREATE MATERIALIZED VIEW", "CREATE DATABASE IF NOT EXISTS",
+    "CREATE OR REPLACE VIEW", "CREATE MATERIALIZED VIEW", "CREATE DATABASE IF NOT EXISTS", "BACKUP", "RESTORE", "DROP DATABASE",
 )  # fmt: skip
+# What backup-data.sh and restore-data.sh say, and nothing like it. A backup has a name and no path, so it lies in the folder that the
+# engine's configuration allows. It is restored beside the store, and then changes places with it table by table, the salt's too.
+COPIES = re.compile(
+    r"BACKUP DATABASE telemetry( EXCEPT TABLES? \w+(, \w+)*)? TO File\('[A-Za-z][\w.-]*'\)|"
+    r"RESTORE DATABASE telemetry AS telemetry_restored FROM File\('[A-Za-z][\w.-]*'\)|"
+    r"EXCHANGE TABLES telemetry\.(?P<table>\w+) AND telemetry_restored\.(?P=table)|"
+    r"DROP DATABASE (IF EXISTS )?telemetry_restored( SYNC)?",
+    re.ASCII,
+)
 SHOWS = ("TABLES", "DATABASES", "CREATE TABLE", "CREATE VIEW", "CREATE DATABASE", "COLUMNS", "INDEXES", "SETTINGS", "FUNCTIONS", "ENGINES",
          "PROCESSLIST", "FULL COLUMNS", "EXTENDED COLUMNS", "FULL TABLES", "SETTING", "MERGES")  # fmt: skip
 ENGINES = re.compile(r"(Replacing|Summing|Aggregating|Collapsing|VersionedCollapsing|Coalescing)?MergeTree|Null|Memory|Atomic")
@@ -101,6 +110,10 @@ def examine(canonical: str, user: str, parameters: Mapping[str, str], forbidden:
         raise _denied(" ".join(words[:2]))
     if kind in WRITES and user != WRITER:
         raise refuse(164, "READONLY", f"{user}: Cannot execute query in readonly mode.")
+    if COPIES.fullmatch(canonical.strip()):
+        return Statement(canonical, kind, False, "", {})
+    if kind in ("BACKUP", "RESTORE", "DROP DATABASE"):
+        raise _denied(" ".join(words[:3]))
     if kind == "SHOW" and not any(head.startswith(f"SHOW {what} ") for what in SHOWS):
         raise _denied(" ".join(words[:2]))
     if kind == "ALTER TABLE" and {"FREEZE", "UNFREEZE", "EXPORT"} & set(words):

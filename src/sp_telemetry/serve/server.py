@@ -130,7 +130,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
 
 
 def _open_store(home: Home, settings: Settings, laps: Laps) -> Engine:
-    engine = Engine(home.store, home.path / "engine")
+    engine = Engine(home.store, home.path / "engine", home.backups)
     laps.done("engine")
     try:
         with engine.handle() as handle:
@@ -175,6 +175,7 @@ def _taken(lock: IO[str]) -> bool:
 @contextlib.contextmanager
 def _sole_owner(home: Home):
     """Hold the home's lock. The kernel lets go of it when this process ends, however it ends."""
+    os.umask(0o077)  # the store and its backups hold the salt of all hashes
     home.make()
     with open(home.path / "server.lock", "a+") as lock:
         if not any(_taken(lock) for _ in range(LOCK_TRIES)):

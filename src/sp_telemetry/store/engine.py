@@ -116,13 +116,15 @@ class Handle:
 # The engine has one user, so what a handle may see hangs on a setting that a handle with readonly=1 can't change. It fails closed:
 # another text hides the rows. Views run with the settings of the handle that inserts, so inserting handles begin with OWNER too.
 OWNER = "engine"
+_FOR_THE_ENGINE = f"<filter>startsWith(getSetting('log_comment'), '{OWNER}')</filter>"
 _USERS = f"""<clickhouse>
   <profiles><default><log_comment>{OWNER}</log_comment></default></profiles>
   <users><default>
     <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
     <databases>
-      <telemetry><installation><filter>startsWith(getSetting('log_comment'), '{OWNER}')</filter></installation></telemetry>
-      <system><processes><filter>startsWith(getSetting('log_comment'), '{OWNER}')</filter></processes></system>
+      <telemetry><installation>{_FOR_THE_ENGINE}</installation></telemetry>
+      <telemetry_restored><installation>{_FOR_THE_ENGINE}</installation></telemetry_restored>
+      <system><processes>{_FOR_THE_ENGINE}</processes></system>
     </databases>
   </default></users>
   <quotas><default/></quotas>
@@ -130,11 +132,12 @@ _USERS = f"""<clickhouse>
 """
 
 
-def _write_configuration(folder: Path) -> str:
+def _write_configuration(folder: Path, backups: Path | None) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     users, config = folder.absolute() / "users.xml", folder.absolute() / "config.xml"
     users.write_text(_USERS)
-    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config></clickhouse>\n")
+    allowed = f"<backups><allowed_path>{escape(str(backups.absolute()))}</allowed_path></backups>" if backups else ""
+    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{allowed}</clickhouse>\n")
     return str(config)
 
 
@@ -143,9 +146,10 @@ class Engine:
 
     `configuration`: a directory that gets the engine's own configuration, which hides the salt and other people's queries from
     every handle that does not say that it works for the engine (`OWNER` in its log_comment). Without one, nothing is hidden.
+    `backups`: the one directory that BACKUP and RESTORE may use, with a configuration only; without it they are refused.
     """
 
-    def __init__(self, store: Path, configuration: Path | None = None) -> None:
+    def __init__(self, store: Path, configuration: Path | None = None, backups: Path | None = None) -> None:
         try:
             import chdb
         except ImportError as error:
@@ -156,7 +160,7 @@ class Engine:
         self._store = str(store) if store == IN_MEMORY else str(store.absolute())
         self._handles: set[Handle] = set()
         self._lock = threading.Lock()
-        options = {"config-file": _write_configuration(configuration)} if configuration else {}
+        options = {"config-file": _write_configuration(configuration, backups)} if configuration else {}
         self._keeper = self.handle(**options)  # while it lives the engine stays open
 
     def handle(self, **options: Any) -> Handle:

@@ -366,3 +366,20 @@ INSERT INTO telemetry.session_context (session_id) VALUES ($$'$$), (file('{file}
 INSERT INTO telemetry.session_context (session_id) VALUES (`x`), (file('{file}'))
 INSERT INTO telemetry.session_context (session_id) VALUES ('a') (concat('b', file('{file}')))
 INSERT INTO telemetry.session_context (unknown) VALUES (dictGet('d', 'a', 1))
+BACKUP DATABASE telemetry TO File('../x')
+BACKUP DATABASE telemetry TO File('/tmp/x')
+BACKUP DATABASE telemetry TO File('x\\x2f..\\x2f..\\x2fx')
+BACKUP DATABASE telemetry TO File('x') SETTINGS base_backup = File('{file}')
+BACKUP DATABASE telemetry TO Disk('default', 'x')
+BACKUP DATABASE telemetry TO S3('http://127.0.0.1:9/x')
+BACKUP DATABASE system TO File('x')
+BACKUP ALL TO File('x')
+RESTORE DATABASE telemetry FROM File('x')
+RESTORE DATABASE telemetry AS other FROM File('x')
+RESTORE DATABASE telemetry AS telemetry_restored FROM File('{file}')
+RESTORE ALL FROM File('x')
+EXCHANGE TABLES telemetry.telemetry_events AND telemetry_restored.installation
+EXCHANGE TABLES telemetry.installation AND telemetry.session_context
+SELECT * FROM telemetry_restored.installation
+DROP DATABASE telemetry_restored, telemetry
+DROP DATABASE system

@@ -204,7 +204,9 @@ def test_each_link_of_the_chain_tells_two_numbered_events_apart(handle, pipeline
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
-    "told", [{"cost_usd": 0.2}, {"more": "x"}, {"ok": False}, {"time_ns": START + 1}], ids=lambda told: next(iter(told))
+    "told",
+    [{"cost_usd": 0.2}, {"tool_name": "Bash"}, {"success": False}, {"prompt": "x"}, {"time_ns": START + 1}],
+    ids=lambda told: next(iter(told)),
 )
 def test_what_it_says_tells_events_with_no_number_apart(handle, pipeline, session, told, path):
     for event in (UNNUMBERED, UNNUMBERED | told):
@@ -213,11 +215,11 @@ def test_what_it_says_tells_events_with_no_number_apart(handle, pipeline, sessio
 
 
 @pytest.mark.parametrize("path", [over_protobuf, over_json])
-@pytest.mark.parametrize("part", ["traceId", "spanId", "severityText", "body"])
-def test_records_of_another_program_are_told_apart_by_each_of_their_parts(handle, pipeline, session, part, path):
-    for value in ("AAAAAAAAAAAAAAAAAAAAAA==", "BBBBBBBBBBBBBBBBBBBBBA=="):
+@pytest.mark.parametrize("part", ["traceId", "spanId", "severityNumber"])
+def test_records_of_another_program_are_told_apart_by_each_of_their_parts_that_is_kept(handle, pipeline, session, part, path):
+    for value in (9, 17) if part == "severityNumber" else ("AAAAAAAAAAAAAAAAAAAAAA==", "BBBBBBBBBBBBBBBBBBBBBA=="):
         request = log_request([{"name": "x", "time_ns": START, "session.id": session}])
-        record(request)[part] = {"stringValue": value} if part == "body" else value
+        record(request)[part] = value
         path(pipeline, handle, request)
     assert kept(handle, session) == 2
 

@@ -98,7 +98,7 @@ def _check(home: Home, args: argparse.Namespace) -> int:
     rules = f"{len(policy.own_patterns)} patterns and {len(policy.own_attributes)} attribute rules of your own"
     print(f"Good: level {level}, {rules}.")
     for name, treatment in policy.own_attributes.items():
-        before = Policy(level).treatments.get(name, "the start of its salted hash, for it is unknown")
+        before = Policy(level).treatments.get(name, "nothing but its name, for it is unknown")
         print(f"  {name}: {TREATMENTS[treatment]}; without the rule: {TREATMENTS.get(before, before)}")
     for result in results:
         by = ", ".join(result["patterns"])

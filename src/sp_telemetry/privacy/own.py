@@ -8,7 +8,7 @@
 
     [attributes]
     "error" = "drop"                  # a known attribute: less than its level keeps
-    "team.name" = "text"              # an unknown one: redacted text instead of a hash
+    "team.name" = "text"              # an unknown one: redacted text instead of nothing
 
 Rules only ever tighten what is known; `privacy_level` is what loosens. A file with anything wrong in it is refused as a whole.
 """

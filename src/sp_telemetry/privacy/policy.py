@@ -1,8 +1,9 @@
 """The privacy policy, defined once: what is kept, at each level, of each attribute that Claude Code can export.
 
-An allow-list. What is not named here is not stored: of an unknown attribute the name is kept (so that a new client version is
-noticed) and its value as the start of a salted hash. `sql.py` renders this to the functions that the store's views use; nothing else
-decides. What an attribute is (`ATTRIBUTES`) and how much is kept of such a thing (`KEPT`) are told apart, so a level is one column.
+An allow-list. What is not named here is not stored: of an unknown attribute nothing but the name is kept, so that a new client version
+is noticed. `sql.py` renders this to the functions that the store's views use, `collector.py` to the processors of an OpenTelemetry
+Collector; nothing else decides. What an attribute is (`ATTRIBUTES`) and how much is kept of such a thing (`KEPT`) are told apart, so a
+level is one column. The policy is idempotent: applied to what it left, it changes nothing.
 
 At `strict` nothing is kept that a person or a model wrote, and no name of a file. What the product is about is kept at every level
 and goes through the same redaction: the person, the model, project, branch, feature, chapter, directory.
@@ -107,7 +108,7 @@ ATTRIBUTES: dict[str, str] = {
     "error": "error",
     "file_path": "file",
     **dict.fromkeys(_words("prompt response tool_input tool_parameters"), "content"),
-    **dict.fromkeys(_words("user_prompt full_command"), "repeated"), # of spans: their events have it, hashed
+    **dict.fromkeys(_words("user_prompt full_command"), "repeated"),  # of spans: their events have it, hashed
     "user.email": "address",
     **dict.fromkeys(
         _words("""
@@ -119,17 +120,42 @@ ATTRIBUTES: dict[str, str] = {
             system_prompt_preview user_system_prompt response.model_output content output diff bash_command
             vcs.repository.url.full vcs.owner.name event.timestamp appearance_id gen_ai.response.finish_reasons
             prompt_text event.name telemetry.sdk.name telemetry.sdk.version telemetry.sdk.language
+
+            context.project context.branch context.feature context.chapter context.part context.step context.directory
+            context.spec_directory context.worktree context.feature_source context.chapter_source context.hook context.confidence
+            context.record_id
+            redaction.redacted.keys redaction.redacted.count redaction.masked.keys redaction.masked.count redaction.ignored.count
         """),
         "unused",
     ),
 }
 
+#: Of a context record (the hooks', `sp_telemetry.context`) what becomes of each attribute, at every level.
+CONTEXT: dict[str, str] = {
+    **dict.fromkeys(
+        _words("""
+            context.project context.branch context.feature context.chapter context.part context.step context.directory
+            context.spec_directory context.worktree context.feature_source context.chapter_source context.hook
+        """),
+        "text",
+    ),
+    "context.person": "person",
+    "context.confidence": "number",
+    "context.record_id": "identifier",
+    "session.id": "identifier",
+}
+
+#: Where a collector that applied the policy lists the names of attributes that it did not know, with commas between.
+UNKNOWN_NAMES = "redaction.redacted.keys"
+
 #: Attributes that have a column of their own in `telemetry_events`; the others that are kept go into its map `attributes`.
-COLUMNS = frozenset(_words("""
+COLUMNS = frozenset(
+    _words("""
     user.id enduser.id user.account_uuid organization.id app.entrypoint terminal.type service.name service.version os.type host.arch
     vcs.repository.name model query_source speed effort agent.name skill.name plugin.name mcp_server.name mcp_tool.name status_code
     error_type error_name command_name command_source tool_name decision decision_source source success error
-"""))
+""")
+)
 #: Identifiers that have one, and are looked up by.
 ID_COLUMNS = frozenset(_words("session.id prompt.id message.uuid request_id client_request_id tool_use_id"))
 #: Attributes whose hash has a column.

@@ -6,15 +6,18 @@ call these:
 
 - ``telemetry_words(salt, m)``       of a map of attributes those kept as text, each as is its due;
 - ``telemetry_numbers(m)``           the numbers, as Float64; what is none, or not finite, is 0;
-- ``telemetry_kept(m)``              of the words the ones that have no column of their own;
+- ``telemetry_kept(m)``              of the words the ones that have no column of their own, and say something;
 - ``telemetry_identifiers(salt, m)`` the identifiers that have one, each kept or hashed;
 - ``telemetry_hashes(salt, m)``      the salted SHA-256 of texts, where a column wants it;
-- ``telemetry_unknown(salt, m)``     the attributes that the policy does not name: checked name -> start of the value's hash;
+- ``telemetry_unknown(m)``           checked names of the attributes that the policy does not know, here or in a collector before;
 - ``telemetry_file(m, project)``     what is kept of a file's name: extension, and path in the repository `project`;
 - ``telemetry_text(k, v)``           a text that is kept at every level, redacted; `k` is the attribute;
 - ``telemetry_word(salt, s)``, ``telemetry_error(s)``, ``telemetry_name(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_redact(s)``
                                      one text: a word that should be the client's own, an error's, a name of an event or attribute, …;
 - ``telemetry_count(x)``             a Float64 as UInt64, 0 where it can't be one.
+
+All of them leave what they made themselves as it is: a collector may have applied the policy before (`collector.py`). It writes the hash
+of a content as `sha256:` and 64 digits, at `full` with the redacted text behind it.
 
 A statement is analysed anew at every insert, with functions expanded in it, and that costs more than the rows of a small insert. So
 each function is called once a row, on a whole map. Of many rows most of the time goes into looking keys up in maps, which is linear:
@@ -33,6 +36,7 @@ from sp_telemetry.privacy.policy import (
     EVENTS,
     HASH_COLUMNS,
     ID_COLUMNS,
+    UNKNOWN_NAMES,
     WORD_LIMIT,
     Policy,
 )  # fmt: skip
@@ -50,6 +54,16 @@ VERSION = (
     r"^(other-[0-9a-f]{8}|v?[0-9]{1,4}([.][0-9]{1,6}){0,2}([.+-]?(alpha|beta|rc|dev|preview|canary|nightly|next|build)[.-]?[0-9]{0,6})?)?$"
 )
 OTHER = "other-[0-9a-f]{8}"
+ANY_WORD = "|".join(re.escape(word).replace("\\-", "-") for word in sorted(WORDS))
+#: a word of the vocabulary, several with colons, dots, slashes or commas between, a number, or what this was done to before
+KNOWN = f"^(?:(?:(?:{ANY_WORD})[:./,])*(?:{ANY_WORD})|-?[0-9]{{1,10}}(?:[.][0-9]{{1,6}})?|{OTHER})?$"
+_NAME_WORDS = "|".join(sorted(NAME_WORDS | {word for name in (*ATTRIBUTES, *EVENTS) for word in re.split("[._0-9]+", name) if word}))
+#: a name made of words that telemetry uses
+NAME_OF_WORDS = f"^(?:(?:{_NAME_WORDS})[._0-9]{{1,3}})*(?:{_NAME_WORDS})[0-9]{{0,3}}$"
+NAME_LIMIT = 64
+#: what an own rule `hash` leaves of a value, and how a content's hash travels
+HASHED = r"hash-[0-9a-f]{16}"
+CONTENT_HASH = r"^sha256:[0-9a-f]{64}(?: |$)"
 DIGEST = "lower(hex(SHA256(concat(salt, {}))))"
 
 
@@ -59,13 +73,9 @@ def _in(what: str, names: frozenset[str] | list[str]) -> str:
 
 
 def _known(text: str) -> str:
-    """True for a word of the vocabulary, several with colons, dots, slashes or commas between, a number, or what this was done to before.
-
-    One pattern for Vectorscan, which prepares it once a process; a set of the words is made anew at each insert (3 ms).
-    """
-    words = "|".join(re.escape(word).replace("\\-", "-") for word in sorted(WORDS))
-    known = f"^(?:(?:(?:{words})[:./,])*(?:{words})|-?[0-9]{{1,10}}(?:[.][0-9]{{1,6}})?|{OTHER})?$"
-    return f"multiMatchAny(toLowCardinality({text}), [{quote(known)}])"  # once a distinct text of a block
+    """True for what KNOWN matches. One pattern for Vectorscan, which prepares it once a process; a set of the words is made anew at each
+    insert (3 ms)."""
+    return f"multiMatchAny(toLowCardinality({text}), [{quote(KNOWN)}])"  # once a distinct text of a block
 
 
 def _else_other(condition: str, text: str) -> str:
@@ -88,11 +98,8 @@ def _own_words(text: str, policy: Policy, persons: frozenset[str], contents: fro
 def _name(policy: Policy) -> str:
     """A name of an event, attribute, metric or span as it is, or 'unnamed'. At `strict` it has to be made of words that telemetry uses."""
     if policy.level != "strict":
-        return f"if(match(s, {quote(NAME)}) AND length(s) <= 64 AND telemetry_redact(s) = s, s, 'unnamed')"
-    words = NAME_WORDS | {word for name in (*ATTRIBUTES, *EVENTS) for word in re.split("[._0-9]+", name) if word}
-    any_word = "|".join(sorted(words))
-    name = f"^(?:(?:{any_word})[._0-9]{{1,3}})*(?:{any_word})[0-9]{{0,3}}$"
-    return f"if(length(s) <= 64 AND multiMatchAny(s, [{quote(name)}]), s, 'unnamed')"
+        return f"if(match(s, {quote(NAME)}) AND length(s) <= {NAME_LIMIT} AND telemetry_redact(s) = s, s, 'unnamed')"
+    return f"if(length(s) <= {NAME_LIMIT} AND multiMatchAny(s, [{quote(NAME_OF_WORDS)}]), s, 'unnamed')"
 
 
 def _file(policy: Policy) -> str:
@@ -118,21 +125,22 @@ def render(policy: Policy = Policy()) -> str:  # noqa: B008 - it is frozen
     def names(*wanted: str) -> frozenset[str]:
         return frozenset(name for name, treatment in treatments.items() if treatment in wanted)
 
-    def hashed(text: str, length: int = 64) -> str:
-        return f"substring({DIGEST.format(text)}, 1, {length})" if length < 64 else DIGEST.format(text)
-
     hashed_by_rule = names("hash") - HASH_COLUMNS
     due = {
         "known": (names("known"), _else_other(_known("v"), "v")),
         "identifier": (names("identifier") - ID_COLUMNS, "telemetry_identifier(salt, v)"),
         "version": (names("version"), _else_other(f"match(v, {quote(VERSION)})", "v")),
         "phrases": (names("phrases"), _phrases("v")),
-        "hash": (hashed_by_rule, f"if(v = '', '', {hashed('v', 16)})"),
+        "hash": (hashed_by_rule, f"if(match(v, '^({HASHED})?$'), v, concat('hash-', substring({DIGEST.format('v')}, 1, 16)))"),
         "text": (names("text", "person", "content"), _own_words("v", policy, names("person"), names("content"))),
     }
     cases = ", ".join(f"{_in('k', of)}, {what}" for of, what in due.values() if of)
     worded = frozenset().union(*(of for of, _ in due.values()))
     error = "telemetry_redact(s)" if policy.level != "strict" else _phrases("s")
+    worded_of_m = f"mapFilter((k, v) -> {_in('k', worded)}, m)"
+    if contents := names("content") & HASH_COLUMNS:
+        without = f"if({_in('k', contents)}, replaceRegexpOne(v, {quote(CONTENT_HASH)}, ''), v)"
+        worded_of_m = f"mapApply((k, v) -> (k, {without}), {worded_of_m})"
     functions = {
         "telemetry_redact AS (s)": redacted("s", WORD_LIMIT, policy.patterns),
         "telemetry_text AS (k, v)": _own_words("v", policy, names("person"), frozenset()),
@@ -144,18 +152,19 @@ def render(policy: Policy = Policy()) -> str:  # noqa: B008 - it is frozen
         "telemetry_numbers AS (m)": (
             f"mapApply((k, v) -> (k, ifNotFinite(toFloat64OrZero(v), 0)), mapFilter((k, v) -> {_in('k', names('number'))}, m))"
         ),
-        "telemetry_words AS (salt, m)": f"mapApply((k, v) -> (k, multiIf({cases}, '')), mapFilter((k, v) -> {_in('k', worded)}, m))",
-        "telemetry_kept AS (m)": f"mapFilter((k, v) -> {_in('k', worded - COLUMNS)}, m)",
+        "telemetry_words AS (salt, m)": f"mapApply((k, v) -> (k, multiIf({cases}, '')), {worded_of_m})",
+        "telemetry_kept AS (m)": f"mapFilter((k, v) -> notEmpty(v) AND {_in('k', worded - COLUMNS)}, m)",
         "telemetry_file AS (m, project)": _file(policy),
         "telemetry_identifiers AS (salt, m)": (
             f"mapApply((k, v) -> (k, telemetry_identifier(salt, v)), mapFilter((k, v) -> {_in('k', ID_COLUMNS)}, m))"
         ),
         "telemetry_hashes AS (salt, m)": (
-            f"mapApply((k, v) -> (k, {DIGEST.format('v')}),"
+            f"mapApply((k, v) -> (k, if(match(v, {quote(CONTENT_HASH)}), substring(v, 8, 64), {DIGEST.format('v')})),"
             f" mapFilter((k, v) -> {_in('k', names('hash', 'content') & HASH_COLUMNS)} AND v NOT IN ('', '<REDACTED>'), m))"
         ),
-        "telemetry_unknown AS (salt, m)": (
-            f"mapApply((k, v) -> (telemetry_name(k), {hashed('v', 16)}), mapFilter((k, v) -> NOT {_in('k', frozenset(treatments))}, m))"
+        "telemetry_unknown AS (m)": (
+            f"arraySort(arrayDistinct(arrayMap(k -> telemetry_name(k), arrayFilter(k -> NOT {_in('k', frozenset(treatments) | {''})},"
+            f" arrayConcat(mapKeys(m), splitByChar(',', m[{quote(UNKNOWN_NAMES)}]))))))"
         ),
     }
     head = "-- Made from src/sp_telemetry/privacy/policy.py by `python -m sp_telemetry.privacy.sql`; a test keeps the two equal.\n"

@@ -115,7 +115,7 @@ def _unknown(seen: dict[str, Any]) -> list[Finding]:
         return []
     parts = [f"{kind}: {', '.join(names)}" for kind, names in (("events", events), ("attributes", attributes)) if names]
     what = f"Claude Code sends what is not known here ({'; '.join(parts)})."
-    why = "Reports leave it out; unknown values are stored as hashes only. Nothing known is lost."
+    why = "Reports leave it out; nothing is stored of an unknown value. Nothing known is lost."
     facts = {"events": len(events), "attributes": len(attributes)}
     return [Finding(OK, "events", "unknown-names", what, why, "Update sp-telemetry", facts)]
 

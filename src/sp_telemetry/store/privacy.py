@@ -97,8 +97,8 @@ def changes(policy: Policy) -> Iterator[Change]:
     events = {column: f"w['{name}']" for name, column in COLUMNS.items()}
     events |= {name: _redacted(name) for name in named}
     events |= {name: _error(policy, name) for name in ("api_error_message", "error_message")}
-    events["attributes"] = _attributes(policy, "has(unknown_attributes, k)")
-    events["unknown_attributes"] = "arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)"
+    events["attributes"] = _attributes(policy)
+    events["unknown_attributes"] = "arraySort(arrayDistinct(arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)))"
     events["event_type"] = "telemetry_name(toString(event_type))"
     later = {"version": "greatest(version + 1, 4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))))"}
     yield _rewritten("telemetry_events", COLUMNS, events, later, key="event_type")
@@ -107,12 +107,12 @@ def changes(policy: Policy) -> Iterator[Change]:
     who = {column: f"w['{name}']" for name, column in some.items()}
     after = {"received_at": "received_at + toIntervalNanosecond(1)"}
     metrics = who | {"unit": f"telemetry_word({SALT}, toString(unit))", "metric_name": "telemetry_name(toString(metric_name))"}
-    metrics["attributes"] = _attributes(policy, "false", whole=True)
+    metrics["attributes"] = _attributes(policy, whole=True)
     yield _rewritten("telemetry_metrics", some, metrics, after, key="metric_name")
     of_spans = some | {"tool_name": "tool_name", "model": "model"}
     numbers = ", ".join(quote(name) for name, kind in ATTRIBUTES.items() if kind == "number")
     spans = who | {"tool_name": "w['tool_name']", "model": "w['model']", "span_name": "telemetry_name(toString(span_name))"}
-    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, f"k IN ({numbers})")}
+    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, numbers)}
     spans["events"] = "arrayMap(e -> (e.1, telemetry_name(toString(e.2))), events)"
     yield _rewritten("telemetry_spans", of_spans, spans, after)
 
@@ -148,25 +148,24 @@ def _word(name: str, column: str) -> str:
 
 def _error(policy: Policy, column: str) -> str:
     treatment = policy.treatments["error"]
-    if treatment in ("drop", "hash"):
-        return (
-            "''"
-            if treatment == "drop"
-            else f"if(match({column}, '^[0-9a-f]{{16}}$'), {column}, telemetry_words({SALT}, map('error', {column}))['error'])"
-        )
+    if treatment == "drop":
+        return "''"
+    if treatment == "hash":
+        return f"telemetry_words({SALT}, map('error', {column}))['error']"
     return f"telemetry_error({column})"
 
 
-def _attributes(policy: Policy, stays: str, whole: bool = False) -> str:
-    """The map: what the policy keeps as it keeps it, hashes of what is unknown, and of a file what the level allows."""
+def _attributes(policy: Policy, numbers: str = "", whole: bool = False) -> str:
+    """The map: what the policy keeps as it keeps it, `numbers` (a list of names, in SQL), and of a file what the level allows."""
     plain = "CAST(attributes, 'Map(String, String)')"
     words = f"telemetry_words({SALT}, {plain})"
     kept = words if whole else f"telemetry_kept({words})"
-    rest = f"mapFilter((k, v) -> {stays} AND match(v, '^([0-9a-f]{{16}}|[0-9]+)$'), {plain})"
-    parts = [kept, f"mapApply((k, v) -> (telemetry_name(k), v), {rest})"]
+    parts = [kept]
+    if numbers:
+        parts.append(f"mapFilter((k, v) -> k IN ({numbers}) AND match(v, '^[0-9]+$'), {plain})")
     if policy.treatments["file_path"] == "relative":
         parts.append(f"mapApply((k, v) -> (k, telemetry_redact(v)), mapFilter((k, v) -> k IN ('file_path', 'file_extension'), {plain}))")
-    return f"mapConcat({', '.join(parts)})"
+    return f"mapConcat({', '.join(parts)})" if parts[1:] else kept
 
 
 def _rewritten(table: str, words: dict[str, str], columns: dict[str, str], later: dict[str, str], key: str = "") -> Change:

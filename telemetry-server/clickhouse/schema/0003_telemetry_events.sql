@@ -91,7 +91,7 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_events
     error_message            String CODEC(ZSTD(1)),
 
     attributes               Map(LowCardinality(String), String) COMMENT 'the other attributes that the policy keeps',
-    unknown_attributes       Array(LowCardinality(String)) COMMENT 'names that no known client version sends; values are in attributes, hashed',
+    unknown_attributes       Array(LowCardinality(String)) COMMENT 'checked names of attributes that no known client version sends; nothing is kept of their values',
     is_deleted               UInt8 COMMENT '1: a row taken back, such as one from a transcript whose event came after all; FINAL hides it',
 
     INDEX by_session session_id TYPE bloom_filter(0.01) GRANULARITY 1,

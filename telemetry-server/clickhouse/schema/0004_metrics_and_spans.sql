@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS telemetry.telemetry_metrics
     metric_type      LowCardinality(String) COMMENT 'sum, gauge, histogram, exponential_histogram, summary',
     temporality      LowCardinality(String) COMMENT 'delta, cumulative; empty where the type has none',
     is_monotonic     Bool,
-    point_id         UInt64 COMMENT 'hash of the attributes that tell series apart',
+    point_id         UInt64 COMMENT 'hash of the attributes that are kept, and of the value: tells series apart',
     session_id       LowCardinality(String),
     user_id          LowCardinality(String),
     installation_id  LowCardinality(String),

@@ -5,13 +5,13 @@ WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
     logs.timestamp AS timestamp,
-    telemetry_name(name) AS event_type,
+    logs.name AS event_type,
     logs.session_id AS session_id,
-    sipHash64(a['event.sequence'], request_id, client_request_id, tool_use_id, message_uuid, prompt_id, content, no_time) AS event_id,
+    sipHash64(sequence, request_id, client_request_id, tool_use_id, message_uuid, prompt_id, content, no_time) AS event_id,
     now64(9) AS received_at,
     4000000000000000000 - toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
     'otlp' AS source,
-    toUInt64OrNull(a['event.sequence']) AS event_sequence,
+    toUInt64OrNull(sequence) AS event_sequence,
     i['prompt.id'] AS prompt_id,
     i['message.uuid'] AS message_uuid,
     extract(TraceId, '^[0-9a-f]{32}$') AS trace_id,
@@ -49,7 +49,7 @@ SELECT
     telemetry_count(n['cache_creation_tokens']) AS cache_creation_tokens,
     telemetry_count(n['cache_creation_5m_tokens']) AS cache_creation_5m_tokens,
     telemetry_count(n['cache_creation_1h_tokens']) AS cache_creation_1h_tokens,
-    telemetry_count(if(mapContains(n, 'duration_ms'), n['duration_ms'], n['total_duration_ms'])) AS duration_ms,
+    telemetry_count(if(n['duration_ms'] = 0, n['total_duration_ms'], n['duration_ms'])) AS duration_ms,
     telemetry_count(n['ttft_ms']) AS ttft_ms,
     i['request_id'] AS request_id,
     i['client_request_id'] AS client_request_id,
@@ -61,7 +61,7 @@ SELECT
     w['plugin.name'] AS plugin_name,
     w['mcp_server.name'] AS mcp_server_name,
     w['mcp_tool.name'] AS mcp_tool_name,
-    telemetry_count(if(mapContains(n, 'attempt'), n['attempt'], n['total_attempts'])) AS attempt,
+    telemetry_count(if(n['attempt'] = 0, n['total_attempts'], n['attempt'])) AS attempt,
     w['status_code'] AS api_error_code,
     if(startsWith(name, 'api_'), w['error'], '') AS api_error_message,
     multiIf(
@@ -94,8 +94,8 @@ SELECT
     telemetry_count(n['tool_result_size_bytes']) AS tool_result_bytes,
     if(startsWith(name, 'api_'), '', w['error']) AS error_message,
 
-    mapConcat(telemetry_kept(w), unknown, telemetry_file(a, contexts.project)) AS attributes,
-    mapKeys(unknown) AS unknown_attributes
+    mapConcat(telemetry_kept(w), telemetry_file(a, contexts.project)) AS attributes,
+    unknown AS unknown_attributes
 FROM
 (
     SELECT
@@ -110,9 +110,12 @@ FROM
         telemetry_numbers(a) AS n,
         telemetry_identifiers(salt, a) AS i,
         telemetry_hashes(salt, a) AS h,
-        telemetry_unknown(salt, a) AS unknown,
-        replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '') AS name,
-        if(empty(LogAttributes['event.sequence']), cityHash64(Body, SeverityText, TraceId, SpanId, mapSort(LogAttributes)), 0) AS content, -- an event with no number is its content
+        telemetry_unknown(a) AS unknown,
+        telemetry_name(replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '')) AS name,
+        if(match(a['event.sequence'], '^[0-9]{1,20}$'), a['event.sequence'], '') AS sequence,
+        -- An event with no number is all that is kept of it: of itself, for a collector may add to the resource.
+        if(empty(sequence), cityHash64(SeverityNumber, TraceId, SpanId, arrayMap(of -> mapSort(mapFilter((k, v) -> mapContains(LogAttributes, k), of)),
+            [w, i, h, mapApply((k, v) -> (k, toString(v)), n)])), 0) AS content,
         TraceId, SpanId,
         i['session.id'] AS session_id
     FROM telemetry.otel_logs

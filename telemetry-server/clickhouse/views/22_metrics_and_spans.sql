@@ -17,7 +17,7 @@ SELECT
     MetricType AS metric_type,
     AggregationTemporality AS temporality,
     IsMonotonic AS is_monotonic,
-    sipHash64(mapSort(Attributes)) AS point_id,
+    sipHash64(mapSort(w), mapSort(i), Value, Count) AS point_id, -- of what is kept: a collector may have applied the policy before
     i['session.id'] AS session_id,
     if(empty(w['enduser.id']), w['user.id'], w['enduser.id']) AS user_id,
     w['user.id'] AS installation_id,

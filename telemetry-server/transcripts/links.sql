@@ -9,7 +9,7 @@ WITH RECURSIVE
     (
         SELECT c.session_id AS session_id, 'forked' AS kind, argMax(r.session_id, r.timestamp) AS follows
         FROM telemetry.transcript_copies AS c FINAL
-        INNER JOIN telemetry.transcript_requests AS r ON c.message_id = r.message_id AND c.request_id = r.request_id AND c.attempt = r.attempt
+        INNER JOIN telemetry.shared_requests AS r ON c.message_id = r.message_id AND c.request_id = r.request_id AND c.attempt = r.attempt
         WHERE c.agent_id = '' AND c.session_id != r.session_id
         GROUP BY c.session_id
     ),
@@ -32,12 +32,17 @@ WITH RECURSIVE
           AND old.ended_at <= new.started_at + INTERVAL 5 SECOND AND old.ended_at > new.started_at - INTERVAL 1 DAY
         GROUP BY new.session_id
     ),
-    links AS
+    -- of a session that was both, the fork; as a value, or each step of the walk would find them anew
     (
-        SELECT * FROM forks
-        UNION ALL
-        SELECT * FROM cleared WHERE session_id NOT IN (SELECT session_id FROM forks)
-    ),
+        SELECT groupArray(link)
+        FROM
+        (
+            SELECT session_id, argMax((session_id, kind, follows), kind = 'forked') AS link
+            FROM (SELECT * FROM forks UNION ALL SELECT * FROM cleared)
+            GROUP BY session_id
+        )
+    ) AS found,
+    links AS (SELECT tupleElement(link, 1) AS session_id, tupleElement(link, 2) AS kind, tupleElement(link, 3) AS follows FROM (SELECT arrayJoin(found) AS link)),
     walks AS
     (
         SELECT session_id, follows AS at, 1 AS steps FROM links

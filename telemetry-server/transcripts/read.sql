@@ -5,6 +5,8 @@
 -- A line is JSON and can have megabytes, so it is parsed only where a look at its text says that it matters. Claude Code writes what
 -- kind a line is near its start; only a request's usage stands behind its content. Texts that quote such words only cost time: what
 -- a line is, its own `type` decides.
+--
+-- tupleElement(j, 'x') and not j.x: the engine makes j.x a getSubcolumn, which copies the whole tuple for each of its elements.
 CREATE OR REPLACE TEMPORARY TABLE lines ENGINE = Memory AS
 WITH
     left(line, 400) AS head,
@@ -19,40 +21,44 @@ WITH
             iterations Array(Tuple(model String,
                 input_tokens UInt64, output_tokens UInt64, cache_read_input_tokens UInt64, cache_creation_input_tokens UInt64,
                 cache_creation Tuple(ephemeral_5m_input_tokens UInt64, ephemeral_1h_input_tokens UInt64))))))') AS j,
-    j.message.usage AS u
+    tupleElement(j, 'message') AS message,
+    tupleElement(message, 'usage') AS u,
+    tupleElement(j, 'type') AS type,
+    tupleElement(message, 'model') AS said_model
 SELECT
     rowNumberInAllBlocks() AS number,
     toUInt32(CAST(_file, 'String')) AS file,
-    parseDateTime64BestEffortOrZero(j.timestamp, 9, 'UTC') AS at,
-    multiIf(
-        j.type = '', if(startsWith(line, '{') AND NOT whole, 'cut', 'unreadable'),
+    parseDateTime64BestEffortOrZero(tupleElement(j, 'timestamp'), 9, 'UTC') AS at,
+    CAST(multiIf(
+        type = '', if(startsWith(line, '{') AND NOT whole, 'cut', 'unreadable'),
         -- one that has no usage, or that no model made, was not billed
-        j.type = 'assistant' AND used AND j.message.model NOT IN ('', '<synthetic>') AND (j.message.id != '' OR j.requestId != ''), 'answer',
-        j.type = 'user' AND position(head, '<command-name>/clear</command-name>') > 0, 'clear',
-        j.type = 'user', 'prompt',
-        j.type = 'system' AND j.subtype = 'compact_boundary', 'compaction',
-        j.type = 'queue-operation', 'queue',
-        '') AS kind,
-    j.message.id AS message_id,
-    j.requestId AS request_id,
-    j.uuid AS uuid,
-    j.sessionId AS session_id,
-    j.promptId AS prompt_id,
-    j.agentId AS agent_id,
-    j.isSidechain AS beside,
-    j.message.model AS model,
-    j.message.stop_reason AS stop_reason,
-    u.output_tokens AS output_tokens,
-    (u.input_tokens, u.output_tokens, u.cache_read_input_tokens, u.cache_creation_input_tokens, u.cache_creation) AS tokens,
-    u.iterations AS iterations,
-    u.server_tool_use.web_search_requests AS web_searches,
-    u.speed AS speed,
-    u.service_tier AS service_tier,
-    u.inference_geo AS inference_geo,
-    j.version AS version,
-    j.entrypoint AS entrypoint,
-    j.gitBranch AS branch,
-    j.cwd AS directory
+        type = 'assistant' AND used AND said_model NOT IN ('', '<synthetic>') AND (message_id != '' OR request_id != ''), 'answer',
+        type = 'user' AND position(head, '<command-name>/clear</command-name>') > 0, 'clear',
+        type = 'user', 'prompt',
+        type = 'system' AND tupleElement(j, 'subtype') = 'compact_boundary', 'compaction',
+        type = 'queue-operation', 'queue',
+        ''), 'Enum8(\'\', \'answer\', \'prompt\', \'clear\', \'compaction\', \'queue\', \'cut\', \'unreadable\')') AS kind,
+    tupleElement(message, 'id') AS message_id,
+    tupleElement(j, 'requestId') AS request_id,
+    tupleElement(j, 'uuid') AS uuid,
+    tupleElement(j, 'promptId') AS prompt_id,
+    toLowCardinality(tupleElement(j, 'sessionId')) AS session_id,
+    toLowCardinality(tupleElement(j, 'agentId')) AS agent_id,
+    tupleElement(j, 'isSidechain') AS beside,
+    toLowCardinality(said_model) AS model,
+    toLowCardinality(tupleElement(message, 'stop_reason')) AS stop_reason,
+    tupleElement(u, 'output_tokens') AS output_tokens,
+    (tupleElement(u, 'input_tokens'), output_tokens, tupleElement(u, 'cache_read_input_tokens'), tupleElement(u, 'cache_creation_input_tokens'),
+     tupleElement(u, 'cache_creation')) AS tokens,
+    tupleElement(u, 'iterations') AS iterations,
+    tupleElement(tupleElement(u, 'server_tool_use'), 'web_search_requests') AS web_searches,
+    toLowCardinality(tupleElement(u, 'speed')) AS speed,
+    toLowCardinality(tupleElement(u, 'service_tier')) AS service_tier,
+    toLowCardinality(tupleElement(u, 'inference_geo')) AS inference_geo,
+    toLowCardinality(tupleElement(j, 'version')) AS version,
+    toLowCardinality(tupleElement(j, 'entrypoint')) AS entrypoint,
+    toLowCardinality(tupleElement(j, 'gitBranch')) AS branch,
+    toLowCardinality(tupleElement(j, 'cwd')) AS directory
 FROM {lines}
 WHERE NOT whole OR used OR startsWith(line, '{"type":"queue-operation"')
     OR multiSearchAny(head, ['"promptId":"', '"compact_boundary"', '<command-name>/clear</command-name>'])

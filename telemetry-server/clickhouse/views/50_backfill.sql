@@ -1,36 +1,39 @@
--- Requests in transcripts of which no event tells; some of them may have been filled in. The rule is that of transcripts/match.sql: a
--- pair has the same request id; where one of the two has none, the same session, model and tokens, and of those the nearest in time, within
--- ten minutes; what is left of equal ones goes in order.
-CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
+-- Pairs of a request in a transcript and an event, of which one has no request id: the same session, model and tokens, and of those the
+-- nearest in time; what is left of equal ones goes in order. apart_ns: by how much their times differ; more than ten minutes is no pair.
+CREATE VIEW IF NOT EXISTS telemetry.alike_requests AS
 WITH
-    asked AS
+    lacking AS -- sessions in which one side has no id
     (
-        SELECT
-            true AS of_transcript, message_id, request_id,
-            argMax(t.session_id, attempt) AS session_id,
-            argMax(t.timestamp, attempt) AS timestamp,
-            argMax(toString(t.model), attempt) AS model,
-            (sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_creation_tokens)) AS tokens
-        FROM telemetry.transcript_requests AS t
-        WHERE request_id = ''
-            OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp')
-        GROUP BY message_id, request_id
+        SELECT session_id FROM telemetry.transcript_copies WHERE request_id = ''
+        UNION DISTINCT
+        SELECT session_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp' AND request_id = ''
     ),
     told AS
     (
         SELECT
-            false, toString(sipHash64(session_id, timestamp, event_id)), request_id, session_id, timestamp, toString(model),
-            (input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens)
+            false AS of_transcript, '' AS message_id, request_id, toString(session_id) AS session_id, timestamp, event_id, toString(model) AS model,
+            (input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens) AS tokens
         FROM telemetry.telemetry_events FINAL
-        WHERE event_type = 'api_request' AND source = 'otlp' AND session_id IN (SELECT session_id FROM asked)
+        WHERE event_type = 'api_request' AND source = 'otlp' AND session_id IN (SELECT session_id FROM lacking)
             AND (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.transcript_copies))
+    ),
+    asked AS
+    (
+        SELECT
+            true, message_id, request_id, argMax(t.session_id, attempt), argMax(t.timestamp, attempt), toUInt64(0), argMax(toString(t.model), attempt),
+            (sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_creation_tokens))
+        FROM telemetry.transcript_requests AS t
+        WHERE (SELECT count() > 0 FROM told) AND session_id IN (SELECT session_id FROM told)
+            AND (request_id = ''
+                OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp'))
+        GROUP BY message_id, request_id
     ),
     alike AS
     (
         SELECT
             arraySort(groupArrayIf((toUnixTimestamp64Nano(timestamp), message_id, request_id), of_transcript)) AS t,
-            arraySort(groupArrayIf((toUnixTimestamp64Nano(timestamp), message_id, request_id), NOT of_transcript)) AS e
-        FROM (SELECT * FROM asked UNION ALL SELECT * FROM told)
+            arraySort(groupArrayIf((toUnixTimestamp64Nano(timestamp), event_id, request_id, session_id), NOT of_transcript)) AS e
+        FROM (SELECT * FROM told UNION ALL SELECT * FROM asked)
         GROUP BY session_id, model, tokens
         HAVING notEmpty(t) AND notEmpty(e)
     ),
@@ -46,13 +49,21 @@ WITH
             arrayFilter(i -> NOT has(arrayMap(s -> nearest_told[s], sure), i), arrayEnumerate(e)) AS left_told,
             arrayFilter(n -> n <= length(left_told) AND (t[left_asked[n]].3 = '' OR e[left_told[n]].3 = '')
                 AND abs(t[left_asked[n]].1 - e[left_told[n]].1) < 600000000000, arrayEnumerate(left_asked)) AS more,
-            arrayMap(i -> (t[i].2, t[i].3), arrayConcat(sure, arrayMap(n -> left_asked[n], more))) AS requests
+            arrayJoin(arrayConcat(arrayMap(i -> (t[i], e[nearest_told[i]]), sure), arrayMap(n -> (t[left_asked[n]], e[left_told[n]]), more))) AS pair
         FROM alike
     )
+SELECT
+    pair.1.2 AS message_id, pair.1.3 AS request_id,
+    pair.2.4 AS session_id, fromUnixTimestamp64Nano(pair.2.1, 'UTC') AS event_at, pair.2.2 AS event_id, pair.2.3 AS event_request_id,
+    abs(pair.1.1 - pair.2.1) AS apart_ns
+FROM paired;
+
+-- Requests in transcripts of which no event tells; some of them may have been filled in.
+CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
 SELECT *
 FROM telemetry.transcript_requests
-WHERE (message_id, request_id) IN (SELECT message_id, request_id FROM asked)
-    AND (message_id, request_id) NOT IN (SELECT arrayJoin(requests) FROM paired);
+WHERE (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp'))
+    AND (message_id, request_id) NOT IN (SELECT message_id, request_id FROM telemetry.alike_requests);
 
 -- What Python decided about branches and directories -> transcript_contexts, under the policy.
 CREATE TABLE telemetry.read_contexts

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from sp_telemetry.cli.main import main
 from sp_telemetry.store import engine
@@ -25,9 +26,10 @@ def query(self: engine.Handle, sql: str, *arguments: Any, **more: Any) -> bytes:
     return _query(self, sql.replace("now64(9)", f"(now64(9) + toIntervalSecond({offset()}))"), *arguments, **more)
 
 
-time.time = lambda: _time() + offset()
-time.time_ns = lambda: _time_ns() + offset() * 10**9
-engine.Handle.query = query  # type: ignore[method-assign]
-
 if __name__ == "__main__":
-    sys.exit(main(["serve", *sys.argv[2:]]))
+    with (
+        patch("time.time", lambda: _time() + offset()),
+        patch("time.time_ns", lambda: _time_ns() + offset() * 10**9),
+        patch.object(engine.Handle, "query", query),
+    ):
+        sys.exit(main(["serve", *sys.argv[2:]]))

@@ -1,4 +1,4 @@
-"""The random histories of test_exactly_once_model on the real server process: every listener, every encoding, the hooks' spool, restarts
+"""The random histories of histories.py on the real server process: every listener, every encoding, the hooks' spool, restarts
 and kills, with the attribution and summaries that the server brings up to date by itself."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from sp_telemetry.setup import service
 from sp_telemetry.setup.replay import GRPC_METHODS
 from tests.server import JSON, PROTOBUF, Server, as_json, as_protobuf, log_request, server, wait_for
-from tests.store.test_exactly_once_model import KINDS, MS, WORK, History
+from tests.store.histories import KINDS, MS, WORK, History
 from tests.unit.test_hooks import Session
 
 pytestmark = [pytest.mark.checkout, pytest.mark.needs("sh", "git")]
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pa
 
 class Remote(History):
     def __init__(self, place: tuple[Server, Path]) -> None:
-        super().__init__(None, None)  # type: ignore[arg-type]
+        super().__init__()
         self.server, self.folder = place
         self.arrived_before = self.arrived.copy()  # this server's start
         self.ways = (self.protobuf, self.json, self.grpc, self.zipped, self.chunked, self.spooled)

@@ -16,7 +16,7 @@ from sp_telemetry.store import maintenance, prices, schema, server
 from sp_telemetry.store.engine import Engine, Handle
 from tests.server import as_json, context, log_request
 from tests.store import test_backfill_histories as filled
-from tests.store.test_exactly_once_model import History, whole_histories
+from tests.store.histories import OnHandle, whole_histories
 from tests.store.test_maintenance import START, request
 
 BACKFILL = ("upkeep_backfill", "upkeep_backfill_hourly", "upkeep_backfill_alike")
@@ -59,11 +59,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refreshing]:
     engine.close()
 
 
-class OnServer(History):
-    """The history of test_exactly_once_model, with the views in place of the embedded server's upkeep."""
+class OnServer(OnHandle):
+    """A history with the views in place of the embedded server's upkeep."""
 
     def __init__(self, store: Refreshing) -> None:
-        super().__init__(store.handle, None)  # type: ignore[arg-type]
+        super().__init__(store.handle)
         self.store = store
 
     def send(self, path: int, events: list[dict[str, Any]]) -> None:

@@ -27,7 +27,9 @@ from sp_telemetry.home import Home
 try:
     import fcntl
 except ImportError:  # Windows, where no engine runs and so nobody holds a home
-    fcntl = None  # type: ignore[assignment]
+    LOCKS = False
+else:
+    LOCKS = True
 
 START_S = 60
 STOP_S = 60
@@ -51,7 +53,7 @@ class Running:
 
 def is_held(home: Home) -> bool:
     """Whether a server, ready or still starting, serves `home`."""
-    if fcntl is None:
+    if not LOCKS:
         return False
     try:
         with open(home.path / "server.lock") as lock:
@@ -65,7 +67,7 @@ def is_held(home: Home) -> bool:
 
 def need_engine() -> None:
     """Raise UsageError on a platform that has no embedded server."""
-    if fcntl is None:
+    if not LOCKS:
         what = "The embedded server does not run here: the database engine has no build for Windows."
         raise UsageError(what, "Run it in WSL or on another machine, and name that server's ClickHouse address in SP_TELEMETRY_URL.")
 

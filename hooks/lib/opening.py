@@ -55,6 +55,8 @@ def today(home, settings):
 
 def start_server(home, settings):
     """Starts the embedded server and does not wait for it; of sessions that start at once, one does."""
+    if settings.text("backend") == "compose":  # Docker starts those containers, with the machine
+        return False
     if not settings.made or not settings.on("autostart") or not _due(os.path.join(home, "hooks", "starting"), AGAIN_S):
         return False
     return _start([command(), "up", "--quiet"], home)

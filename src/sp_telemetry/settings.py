@@ -49,12 +49,15 @@ class Setting:
 
 
 SETTINGS = (
+    Setting("backend", "embedded", "what serves: one process of ours, or containers of Docker Compose", ("embedded", "compose")),
     Setting("bind", "127.0.0.1", "address that every listener binds; loopback unless you know why not"),
     Setting("otlp_http_port", 4318, "OTLP over HTTP (0 takes a free port)"),
     Setting("otlp_grpc_port", 4317, "OTLP over gRPC (0 takes a free port)"),
     Setting("clickhouse_port", 8123, "the ClickHouse HTTP interface (0 takes a free port)"),
     Setting("health_port", 13133, "health check (0 takes a free port)"),
     Setting("metrics_port", 8888, "the pipeline's own metrics, for Prometheus (0 takes a free port)"),
+    Setting("clickhouse_native_port", 9000, "ClickHouse's native protocol, of backend compose"),
+    Setting("prometheus_port", 8889, "Claude Code's metrics for Prometheus, of backend compose"),
     Setting("anonymous_reads", False, "let requests without credentials read through the ClickHouse interface"),
     Setting("other_users", False, "answer the programs of other users of this machine too (Linux; elsewhere they always are)"),
     Setting("retention_events_days", 90, "how long raw events are kept; 0 keeps them for ever"),

@@ -6,10 +6,10 @@ import argparse
 import time
 
 from sp_telemetry.home import Home
-from sp_telemetry.setup import service
+from sp_telemetry.setup import compose, service
 
 POLL_S = 0.3
-HELP = "Show the embedded server's log."
+HELP = "Show the server's log; of Docker Compose's, those of its containers."
 EPILOG = """\
 examples:
   sp-telemetry logs
@@ -25,6 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     home = Home.open()
+    if args.follow and service.backend(home) == service.COMPOSE:
+        return compose.follow(home, args.lines)
     lines = service.tail(home, args.lines)
     print("\n".join(lines) if lines else f"There is no log yet in {home.logs}.")
     if args.follow:

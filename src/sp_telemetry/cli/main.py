@@ -26,11 +26,12 @@ COMMANDS = {
     "backfill": "what telemetry missed, filled in from Claude Code's own transcripts",
     "context": "what feature, chapter and step hold here, and why",
     "privacy": "what is kept of each attribute, by level and own rules",
-    "up": "start the embedded server in the background",
+    "up": "start the server in the background",
     "down": "stop it; what is in flight is committed first",
     "restart": "stop it and start it again",
     "status": "who serves, since when, how much is stored and queued",
     "logs": "the server's log",
+    "migrate": "bring a ClickHouse server to this version's shape",
     "serve": "run the embedded server in the foreground",
     "sql": "ask the store in SQL",
 }

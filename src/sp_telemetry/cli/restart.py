@@ -8,7 +8,7 @@ from sp_telemetry.cli.up import describe
 from sp_telemetry.home import Home
 from sp_telemetry.setup import service
 
-HELP = "Stop the embedded server if it runs, and start it again: after a change of settings, or of this program."
+HELP = "Stop the server if it runs, and start it again: after a change of settings, or of this program."
 EPILOG = """\
 example:
   sp-telemetry restart
@@ -23,5 +23,5 @@ def run(args: argparse.Namespace) -> int:
     home = Home.open()
     service.down(home)
     server, _ = service.up(home)
-    print(f"Started: pid {server.pid}, {describe(server)}")
+    print(f"Started: {describe(server)}")
     return 0

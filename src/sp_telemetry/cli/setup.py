@@ -21,6 +21,7 @@ examples:
   sp-telemetry setup --yes --json --person Ada  for programs
   sp-telemetry setup --traces                   spans too (beta)
   sp-telemetry setup --port metrics=18888       where 8888 is taken
+  sp-telemetry setup --backend compose          a collector and ClickHouse in containers, for who wants a server
 
 It can be run again at any time, also after having been interrupted. `sp-telemetry uninstall` takes it back.
 """
@@ -39,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--person", metavar="NAME", help="under whose name the cost is reported")
     parser.add_argument("--autostart", action=switch, help="let the start of a session start the server [yes]")
     parser.add_argument("--backfill", action=switch, help="let the start of a session fill in, at most hourly, what telemetry missed [no]")
+    parser.add_argument("--backend", choices=("embedded", "compose"), help="one process of ours, or containers [embedded]")
     parser.add_argument("--privacy", choices=LEVELS, help="the client's own words; error texts and names too; content too [strict]")
     parser.add_argument("--console", action=switch, help="export to the terminal too, for debugging `claude -p`")
     parser.add_argument("--prometheus", action=switch, help="serve the metrics to Prometheus too, on port 9464")
@@ -47,7 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--bare-names", action=switch, help="put the commands' bare names into your commands folder, where another plugin has taken them"
     )
     parser.add_argument(
-        "--port", metavar="NAME=NUMBER", action="append", default=[], help="another port: otlp_http, otlp_grpc, clickhouse, health, metrics"
+        "--port", metavar="NAME=NUMBER", action="append", default=[], 
+        help="another port: otlp_http, otlp_grpc, clickhouse, health, metrics; of compose also clickhouse_native, prometheus",
     )
 
 
@@ -70,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     home = Home.open()
     options = Options(
         args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force, args.bare_names,
-        args.backfill, args.privacy,
+        args.backfill, args.privacy, args.backend,
     )  # fmt: skip
     made = plan(home, os.environ, Path.cwd(), options)
     if not args.json:
@@ -115,7 +118,8 @@ def _show(made) -> None:
             print(
                 f" ! {one.what}" + ("\n     `--bare-names` puts ours into your commands folder, which wins." if one in made.taken else "")
             )
-    print(f"\nReports name you {made.person}. The data lie in {made.home}.")
+    where = made.home if made.backend == "embedded" else "volumes of Docker"
+    print(f"\nReports name you {made.person}. The data lie in {where}.")
     if not made.changes:
         print(f"{made.settings_file} needs no change.\n")
         return

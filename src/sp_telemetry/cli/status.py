@@ -6,10 +6,12 @@ import argparse
 import json
 import time
 import urllib.request
+from collections.abc import Iterator
 
 from sp_telemetry.errors import QueryFailed, ServerUnreachable
 from sp_telemetry.home import Home
-from sp_telemetry.setup import policy, service
+from sp_telemetry.setup import compose, policy, service
+from sp_telemetry.store.client import connect
 
 HELP = "Who serves this home, since when, on which ports, and how much is stored, doubled, rejected and queued."
 EPILOG = """\
@@ -33,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
             print(json.dumps({"running": False, "home": str(home.path)}))
             return ServerUnreachable.exit_code
         raise ServerUnreachable(f"No server runs for {home.path}.", "`sp-telemetry up` starts it.")
-    figures = _metrics(server)
     state = {
         "running": True,
         "home": str(home.path),
+        "backend": server.backend,
         "pid": server.pid,
         "version": server.version,
         "started_at": server.started_at,
@@ -44,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
         "ports": server.ports,
         "health": server.health["status"],
         **{name: server.health[name] for name in ("reason", "mend") if name in server.health},
-        **figures,
+        **(_metrics(server) if server.backend == service.EMBEDDED else {**compose.queue(server), **_stored(home)}),
         "privacy": policy.in_force(home),
     }
-    print(json.dumps(state) if args.json else _text(state))
+    print(json.dumps(state) if args.json else _text(state, server.who))
     return QueryFailed.exit_code if "reason" in state else 0
 
 
@@ -60,23 +62,48 @@ def _metrics(server: service.Running) -> dict[str, float]:
     return {name: float(values[name]) for name in names.split() if name in values}
 
 
-def _text(state: dict) -> str:
+def _stored(home: Home) -> dict[str, float]:
+    """The same of a server, which is asked in SQL."""
+    try:
+        return connect(home, home.settings()).query(
+            "SELECT (SELECT count() FROM telemetry.telemetry_events FINAL) AS events_stored,"
+            " (SELECT sum(total_bytes) FROM system.tables WHERE database = 'telemetry') AS bytes_on_disk"
+        ).records()[0]
+    except (QueryFailed, ServerUnreachable):
+        return {}
+
+
+def _text(state: dict, who: str) -> str:
     hours, rest = divmod(int(time.time() - state["started_at"]), 3600)
     ports = "  ".join(f"{name} {port}" for name, port in sorted(state["ports"].items()))
     stored = "unknown"
     if "events_stored" in state:
-        stored = f"{state['events_stored']:,.0f} stored, {state['events_duplicate']:,.0f} arrived more than once"
+        twice = f", {state['events_duplicate']:,.0f} arrived more than once" if "events_duplicate" in state else ""
+        stored = f"{state['events_stored']:,.0f} stored{twice}"
     trouble = (f"trouble   {state['reason']} {state['mend']}.",) if "reason" in state else ()
     return "\n".join(
         (
-            f"server    {state['health']}: pid {state['pid']}, version {state['version']}, up {hours} h {rest // 60} min",
+            f"server    {state['health']}: {who}, up {hours} h {rest // 60} min",
             *trouble,
             f"home      {state['home']}",
             f"ports     {ports}  (on {state['bind']})",
             f"events    {stored}",
             f"privacy   {policy.describe(state['privacy'])}" if state["privacy"] else "privacy   unknown",
-            f"requests  {state['requests_queued']:.0f} queued, {state['requests_rejected_total']:.0f} rejected, "
-            f"{state['requests_refused_total']:.0f} told to retry",
+            *_waiting(state),
             f"disk      {state['bytes_on_disk'] / 1e6:,.1f} MB" if "bytes_on_disk" in state else "disk      unknown",
         )
     )
+
+
+def _waiting(state: dict) -> Iterator[str]:
+    if "requests_queued" in state:
+        yield (
+            f"requests  {state['requests_queued']:.0f} queued, {state['requests_rejected_total']:.0f} rejected, "
+            f"{state['requests_refused_total']:.0f} told to retry"
+        )
+    if "queue_bytes" in state:
+        room = state["queue_capacity_bytes"] / 1e6
+        yield (
+            f"queue     {state['queue_bytes'] / 1e6:,.1f} MB wait for the store, of {room:,.0f} MB that may; "
+            f"{state['refused']:,.0f} records told to retry, {state['failed']:,.0f} failed"
+        )

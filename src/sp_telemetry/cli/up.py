@@ -7,7 +7,7 @@ import argparse
 from sp_telemetry.home import Home
 from sp_telemetry.setup import service
 
-HELP = "Start the embedded server in the background and wait until it is ready."
+HELP = "Start the server in the background, by the setting `backend` ours or Docker Compose's, and wait until it is ready."
 EPILOG = """\
 examples:
   sp-telemetry up
@@ -22,10 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     server, started = service.up(Home.open())
     if not args.quiet:
-        print(f"{'Started' if started else 'Running already'}: pid {server.pid}, {describe(server)}")
+        print(f"{'Started' if started else 'Running already'}: {describe(server)}")
     return 0
 
 
 def describe(server: service.Running) -> str:
     ports = server.ports
-    return f"OTLP on {server.bind}:{ports['otlp_grpc']} (gRPC) and :{ports['otlp_http']} (HTTP), ClickHouse HTTP on :{ports['clickhouse']}"
+    otlp = f"OTLP on {server.bind}:{ports['otlp_grpc']} (gRPC) and :{ports['otlp_http']} (HTTP)"
+    who = f"pid {server.pid}" if server.backend == service.EMBEDDED else server.who
+    return f"{who}, {otlp}, ClickHouse HTTP on :{ports['clickhouse']}"

@@ -7,9 +7,9 @@ import time
 
 from sp_telemetry.errors import ServerUnreachable
 from sp_telemetry.serve.ports import holder
-from sp_telemetry.setup import service
+from sp_telemetry.setup import compose, doctor_collector, service
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
-from sp_telemetry.setup.onboarding import PORTS, is_free
+from sp_telemetry.setup.onboarding import is_free, ports_of
 from sp_telemetry.setup.uninstall import size
 
 DISK_LOW, DISK_OUT = 2 << 30, 256 << 20
@@ -18,7 +18,7 @@ DISK_LOW, DISK_OUT = 2 << 30, 256 << 20
 def server(patient: Patient) -> list[Finding]:
     home, settings = patient.home, patient.settings
     patient.endpoint_port = settings.otlp_http_port
-    if not (home.path / "config.toml").exists() and not service.is_held(home):
+    if not (home.path / "config.toml").exists() and not service.is_up(home):
         what = f"Nothing is set up in {home.path}."
         return [Finding(ERROR, "server", "not-set-up", what, "Claude Code's events go nowhere.", "sp-telemetry setup"), *_held(patient)]
     try:
@@ -36,15 +36,15 @@ def server(patient: Patient) -> list[Finding]:
     patient.server_runs = running.health.get("status") == "Server available"
     patient.endpoint_port = running.ports["otlp_http"]
     if not patient.server_runs:
-        what = f"The server (pid {running.pid}) can't store: {running.health.get('reason', '')}"
+        what = f"The server ({running.who}) can't store: {running.health.get('reason', '')}"
         mend = running.health.get("mend", "sp-telemetry restart")
         return [Finding(ERROR, "server", "store-unavailable", what, "Nothing is stored.", mend, {})]
     hours = (time.time() - running.started_at) / 3600
     address = f"{running.bind}:{patient.endpoint_port}"
-    what = f"The server runs: pid {running.pid}, version {running.version}, for {hours:.1f} h, OTLP on {address}"
+    what = f"The server runs: {running.who}, for {hours:.1f} h, OTLP on {address}"
     facts = {"version": running.version, "hours": round(hours, 1), "ports": running.ports}
-    found = [Finding(OK, "server", "server", what, facts=facts)]
-    moved = [name for name in PORTS if settings.values[f"{name}_port"] not in (0, running.ports[name])]
+    found = [Finding(OK, "server", "server", what, facts=facts), *_queue(running)]
+    moved = [name for name in ports_of(running.backend) if settings.values[f"{name}_port"] not in (0, running.ports[name])]
     if moved:
         what = f"The server listens on other ports than the settings say: {', '.join(moved)}."
         why = "The next start changes them."
@@ -56,10 +56,17 @@ def server(patient: Patient) -> list[Finding]:
     return found
 
 
+def _queue(running: service.Running) -> list[Finding]:
+    """What the collector holds for a store that is away or slow."""
+    if running.backend != service.COMPOSE:
+        return []
+    return doctor_collector.queue(compose.queue(running))
+
+
 def _held(patient: Patient) -> list[Finding]:
     """Ports that somebody else has while our server does not run."""
     found = []
-    for name in PORTS:
+    for name in ports_of(patient.settings.backend):
         port = patient.settings.values[f"{name}_port"]
         if port and not is_free(patient.settings.bind, port):
             who = holder(port)
@@ -74,7 +81,7 @@ def _held(patient: Patient) -> list[Finding]:
 
 def disk(patient: Patient) -> list[Finding]:
     home = patient.home.path
-    if not home.is_dir():
+    if not home.is_dir() or patient.settings.backend == service.COMPOSE:  # whose disk is Docker's
         return []
     stored, free = sum(size(home / name) for name in ("store", "engine")), shutil.disk_usage(home).free
     facts = {"store_bytes": stored, "free_bytes": free}

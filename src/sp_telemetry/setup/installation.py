@@ -33,8 +33,11 @@ def install(
     home.make()
     with _alone(home):
         home.secret(WRITER), home.secret(READER)
+        if made.backend != service.backend(home) and service.down(home):
+            say("Stopped the server that ran until now …")
         configuration.save(home, made.config)
-        say("Starting the server …")
+        composed = made.backend == service.COMPOSE
+        say("Starting the containers; the first time their images are pulled …" if composed else "Starting the server …")
         server, started = service.up(home, environ)
         if not started and _moved(home, server):
             say("Restarting the server on its new ports …")
@@ -51,7 +54,7 @@ def install(
         for file in commands:
             say(f"Wrote {file}")
     return {
-        "server": {"endpoint": made.endpoint, "pid": server.pid, "ports": server.ports, "started": started},
+        "server": {"endpoint": made.endpoint, "backend": made.backend, "pid": server.pid, "ports": server.ports, "started": started},
         "verified": {"event_id": proof.event_id, "person": proof.person, "seconds": round(proof.sent_s + proof.read_s, 3)},
         "settings_written": written,
         "commands_written": commands,

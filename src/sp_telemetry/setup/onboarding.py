@@ -13,10 +13,11 @@ from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.settings import Settings
-from sp_telemetry.setup import bare_names, claude_settings, client_versions, identity, layers, service
+from sp_telemetry.setup import bare_names, claude_settings, client_versions, compose, identity, layers, service
 from sp_telemetry.setup.environment import DIVERTING, RESOURCE, person_of, variables, with_person
 
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
+COMPOSE_PORTS = (*PORTS, "clickhouse_native", "prometheus")
 OK, WARNING, ERROR = "ok", "warning", "error"
 
 
@@ -37,6 +38,8 @@ class Options:
     backfill: bool | None = None
     #: how much is kept: strict, standard, full
     privacy: str | None = None
+    #: who serves: embedded, compose
+    backend: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Plan:
     config: dict[str, Any]
     bare_names: list[bare_names.BareName] = field(default_factory=list)
     put_bare_names: bool | None = None
+    backend: str = service.EMBEDDED
 
     @property
     def conflicts(self) -> list[Change]:
@@ -99,9 +103,11 @@ class Plan:
 def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, managed: tuple[Path, ...] | None = None) -> Plan:
     """Look at everything. Raises UsageError for what makes a plan impossible (a broken settings file, a name that can't be kept)."""
     for name, port in options.ports.items():
-        if name not in PORTS or not 0 < port < 65536:
-            raise UsageError(f"--port is {name}={port}; expected {'|'.join(PORTS)}=1…65535.")
+        if name not in COMPOSE_PORTS or not 0 < port < 65536:
+            raise UsageError(f"--port is {name}={port}; expected {'|'.join(COMPOSE_PORTS)}=1…65535.")
     asked = {f"SP_TELEMETRY_{name.upper()}_PORT": str(port) for name, port in options.ports.items()}
+    if options.backend:
+        asked["SP_TELEMETRY_BACKEND"] = options.backend
     settings = Settings.load(home.path, {**environ, **asked})
     if not settings.otlp_http_port:
         raise UsageError("otlp_http_port is 0, any free port; Claude Code's settings have to name one.", "`--port otlp_http=4318` sets it.")
@@ -124,17 +130,19 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
         config["privacy_level"] = options.privacy
     if options.backfill is not None and options.backfill != settings.backfill:
         config["backfill"] = options.backfill
-    for name in PORTS:
+    if settings.backend != service.backend(home, {}):
+        config["backend"] = settings.backend
+    for name in ports_of(settings.backend):
         key = f"{name}_port"
         if settings.origins[key].startswith("SP_TELEMETRY_") and settings.values[key]:
             config[key] = settings.values[key]  # so that a server which a hook starts listens there too
 
     client = client_versions.installed(environ)
-    checks = [_python(), _client(client), *_ports(home, settings), *_winners(environ, cwd, client, wanted, managed)]
+    checks = [_server(settings.backend), _client(client), *_ports(home, settings), *_winners(environ, cwd, client, wanted, managed)]
     if not person:
         checks.append(Check(ERROR, "person", "No name to report under was found.", "`--person NAME` names one."))
     names = bare_names.look(home, environ, layers.layers(environ, cwd, managed))
-    return Plan(str(home.path), str(path), endpoint, person, offered, checks, changes, config, names, options.bare_names)
+    return Plan(str(home.path), str(path), endpoint, person, offered, checks, changes, config, names, options.bare_names, settings.backend)
 
 
 def _wanted(env: Mapping[str, str], ours: Mapping[str, str | None], endpoint: str, person: str, options: Options) -> dict[str, str | None]:
@@ -181,7 +189,18 @@ def _changes(env: Mapping[str, str], wanted: Mapping[str, str | None], ours: Map
     return changes
 
 
-def _python() -> Check:
+def ports_of(backend: str) -> tuple[str, ...]:
+    """The listeners that this backend has, by the names of their settings."""
+    return COMPOSE_PORTS if backend == service.COMPOSE else PORTS
+
+
+def _server(backend: str) -> Check:
+    """Whether what is to serve can run here."""
+    if backend == service.COMPOSE:
+        try:
+            return Check(OK, "docker", compose.version())
+        except SpTelemetryError as error:
+            return Check(ERROR, "docker", str(error), error.hint)
     version = ".".join(map(str, sys.version_info[:3]))
     try:
         service.need_engine()
@@ -204,14 +223,14 @@ def _ports(home: Home, settings: Settings) -> list[Check]:
         return [Check(ERROR, "server", str(error), error.hint)]
     held = set(server.ports.values()) if server else set()
     checks = []
-    for name in PORTS:
+    for name in ports_of(settings.backend):
         port = settings.values[f"{name}_port"]
         if port and port not in held and not is_free(settings.bind, port):
             what = f"Port {port} ({name}) is in use by {holder(port)}."
             other = f"sp-telemetry setup --port {name}={10000 + port % 50000}"
             checks.append(Check(ERROR, "port", what, f"End that program, or take another port: `{other}`."))
     if not checks:
-        numbers = ", ".join(f"{name} {settings.values[f'{name}_port']}" for name in PORTS)
+        numbers = ", ".join(f"{name} {settings.values[f'{name}_port']}" for name in ports_of(settings.backend))
         checks = [Check(OK, "ports", f"The server runs already: {numbers}" if server else f"Free on {settings.bind}: {numbers}")]
     return checks
 

@@ -1,6 +1,7 @@
-"""The embedded server as a background process: start, stop, ask.
+"""The server of a home: start, stop, ask. The setting `backend` picks: the embedded one is a background process of ours, that of
+Docker Compose (compose.py) is its containers.
 
-Whether one runs is decided by the lock that a server holds on its home, never by a pid in a file: the kernel lets go of the lock
+Whether an embedded one runs is decided by the lock that it holds on its home, never by a pid in a file: the kernel lets go of the lock
 when the process ends, however it ends.
 """
 
@@ -23,6 +24,8 @@ from typing import Any
 
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import Home
+from sp_telemetry.settings import Settings
+from sp_telemetry.setup import compose
 
 try:
     import fcntl
@@ -31,6 +34,7 @@ except ImportError:  # Windows, where no engine runs and so nobody holds a home
 else:
     LOCKS = True
 
+EMBEDDED, COMPOSE = "embedded", "compose"
 START_S = 60
 STOP_S = 60
 POLL_S = 0.02
@@ -49,10 +53,25 @@ class Running:
     started_at: float
     version: str
     health: dict[str, Any]
+    backend: str = EMBEDDED
+
+    @property
+    def who(self) -> str:
+        return f"pid {self.pid}, version {self.version}" if self.backend == EMBEDDED else f"Compose: {self.version}"
+
+
+def backend(home: Home, environ: Mapping[str, str] = os.environ) -> str:
+    """EMBEDDED or COMPOSE."""
+    return Settings.load(home.path, environ).backend
+
+
+def is_up(home: Home) -> bool:
+    """Whether a server of `home` runs, ready or not."""
+    return compose.is_up(home) if backend(home) == COMPOSE else is_held(home)
 
 
 def is_held(home: Home) -> bool:
-    """Whether a server, ready or still starting, serves `home`."""
+    """Whether an embedded server, ready or still starting, serves `home`."""
     if not LOCKS:
         return False
     try:
@@ -74,6 +93,9 @@ def need_engine() -> None:
 
 def running(home: Home) -> Running | None:
     """The server of `home`, or None when there is none. Raises ServerUnreachable when one is there and does not answer."""
+    if backend(home) == COMPOSE:
+        found = compose.state(home)
+        return Running(backend=COMPOSE, **found) if found else None
     if not is_held(home):
         return None
     state = home.server()
@@ -97,6 +119,9 @@ def running(home: Home) -> Running | None:
 
 def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bool]:
     """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now)."""
+    if backend(home, environ) == COMPOSE:
+        started = compose.up(home, environ)
+        return Running(backend=COMPOSE, **(compose.state(home) or {})), started
     need_engine()
     if is_held(home):
         found = _wait_ready(home, None)
@@ -121,6 +146,8 @@ def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bo
 
 def down(home: Home) -> bool:
     """Stop the server and wait until it has ended; False when none ran."""
+    if backend(home) == COMPOSE:
+        return compose.down(home)
     if not is_held(home):
         return False
     deadline = time.monotonic() + STOP_S
@@ -143,6 +170,8 @@ def down(home: Home) -> bool:
 
 def tail(home: Home, lines: int) -> list[str]:
     """The last lines of the server's log, with what it could not log itself (a crash) after them."""
+    if backend(home) == COMPOSE:
+        return compose.tail(home, lines)
     found: list[str] = []
     for name in ("server.log", "server.err"):
         try:

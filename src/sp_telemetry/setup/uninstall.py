@@ -11,11 +11,11 @@ from typing import Any
 
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
 from sp_telemetry.home import Home
-from sp_telemetry.setup import bare_names, claude_settings, configuration, service
+from sp_telemetry.setup import bare_names, claude_settings, compose, configuration, service
 
 #: what lies in a home that is ours; anything else there is left, and named
 OURS = (
-    *("store", "engine", "spool", "hooks", "logs", "secrets", "backups", "venv"),
+    *("store", "engine", "spool", "hooks", "logs", "secrets", "backups", "compose", "venv"),
     *("config.toml", "config.toml.uninstalled", "server.json", "server.lock", "setup.lock"),
 )
 SETTINGS = {
@@ -61,7 +61,7 @@ def plan(home: Home, purge: bool) -> Plan:
     mine = [name for name in there if name in OURS] if _is_ours(home, there) else []
     return Plan(
         str(home.path),
-        service.is_held(home),
+        service.is_up(home),
         made.file if made else "",
         state,
         stays,
@@ -77,10 +77,11 @@ def uninstall(home: Home, made: Plan, say: Callable[[str], None] = lambda text: 
     claude_settings.undo(home)
     bare_names.take_away(home)
     say(made.settings_text)
+    composed = service.backend(home) == service.COMPOSE
     if home.path.is_dir():
         configuration.put_aside(home)  # before the server stops: a session that starts now must not start it again
     try:
-        stopped = service.down(home)
+        stopped = compose.down(home, volumes=bool(made.purged)) if composed else service.down(home)
     except (ServerUnreachable, OSError, ValueError) as error:
         raise SpTelemetryError(f"The server could not be stopped: {error}.", "`sp-telemetry logs` shows what it does.") from None
     say("The server is stopped." if stopped else "No server was running.")

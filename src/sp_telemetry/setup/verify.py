@@ -19,7 +19,7 @@ from sp_telemetry.store.client import connect
 
 EVENT = "sp_telemetry.setup_check"
 SEND_S = 10
-READ_S = 10
+READ_S = 45 # a collector that met a store without tables tries again after a while
 
 
 @dataclass(frozen=True)

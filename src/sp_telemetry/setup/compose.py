@@ -1,0 +1,274 @@
+"""The server shape as a background service: Docker Compose runs it from a folder of the home, as a person could by hand there.
+
+    <home>/compose/   docker-compose.yml and what it mounts, copied from the package so that an update of that never pulls a file away
+                      from under a container; .env (0600), whose other lines are the person's; privacy.yaml, the policy as it is
+    <home>/secrets/   the passwords and the salt; .env only names the folder
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sp_telemetry import resources
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
+from sp_telemetry.home import READER, WRITER, Home
+from sp_telemetry.settings import Settings
+from sp_telemetry.store.client import Client, Statements, connect
+
+FOLDER, SALT = "compose", "telemetry_salt"
+SHIPPED = (
+    "docker-compose.yml", "prepare.sh", ".env.template", "clickhouse/config/config.xml", "clickhouse/config/users.xml",
+    "otel-collector/config.yaml",
+)  # fmt: skip
+#: variable of .env -> setting
+PORTS = {
+    "OTLP_GRPC_PORT": "otlp_grpc_port", "OTLP_HTTP_PORT": "otlp_http_port", "CLICKHOUSE_PORT": "clickhouse_port",
+    "CLICKHOUSE_NATIVE_PORT": "clickhouse_native_port", "METRICS_PORT": "metrics_port", "HEALTH_PORT": "health_port",
+    "PROMETHEUS_PORT": "prometheus_port",
+}  # fmt: skip
+SERVICES = ("clickhouse", "collector", "probe")
+OLDEST_COMPOSE = (2, 20)
+START_S, MIGRATE_S, COMMAND_S = 300, 600, 120
+UP = "`sp-telemetry up` starts it; `sp-telemetry logs` shows what it says."
+
+
+def version() -> str:
+    """Docker's and Compose's. Raises SpTelemetryError where one is missing, too old, or does not answer."""
+    if not shutil.which("docker"):
+        raise SpTelemetryError("There is no `docker` on PATH.", "Install Docker, or use the embedded server: `sp-telemetry setup`.")
+    engine = _run(["docker", "version", "--format", "{{.Server.Version}}"], None)
+    if engine.returncode:
+        raise SpTelemetryError(f"Docker does not answer: {_last_line(engine.stderr)}", "Start it, and see that you may use it.")
+    plugin = _run(["docker", "compose", "version", "--short"], None)
+    found = re.match(r"v?(\d+)\.(\d+)", plugin.stdout.strip())
+    if plugin.returncode or not found:
+        raise SpTelemetryError("Docker has no Compose plugin.", "Install docker-compose-plugin, at least version 2.20.")
+    if (int(found[1]), int(found[2])) < OLDEST_COMPOSE:
+        raise SpTelemetryError(f"Compose is version {plugin.stdout.strip()}.", "Version 2.20 is the oldest that this stack works with.")
+    return f"Docker {engine.stdout.strip()}, Compose {plugin.stdout.strip()}"
+
+
+def folder(home: Home) -> Path:
+    return home.path / FOLDER
+
+
+def is_up(home: Home) -> bool:
+    """Whether containers of the stack run, healthy or not."""
+    return any(one["State"] == "running" for one in _containers(home))
+
+
+def state(home: Home) -> dict[str, Any] | None:
+    """bind, ports, started_at, version and health, as `service.Running` has them; None where no container runs. Raises where Docker
+    does not answer."""
+    found = {one["Service"]: one for one in _containers(home)}
+    if not any(one["State"] == "running" for one in found.values()):
+        return None
+    environ = read_env(home)
+    started = [one["CreatedAt"] for name, one in found.items() if name in SERVICES]
+    health: dict[str, Any] = {"status": "Server available"}
+    wrong = [f"{name} {_condition(found.get(name))}" for name in SERVICES if _condition(found.get(name)) not in ("running", "healthy")]
+    if wrong:
+        health = {"status": "Server not available", "reason": f"{', '.join(wrong)}.", "mend": "sp-telemetry logs; sp-telemetry restart"}
+    return {
+        "pid": 0,
+        "bind": environ.get("TELEMETRY_BIND", "127.0.0.1"),
+        "ports": {setting.removesuffix("_port"): int(environ[name]) for name, setting in PORTS.items() if environ.get(name)},
+        "started_at": min(map(_moment, started)),
+        "version": ", ".join(found[name]["Image"] for name in ("collector", "clickhouse") if name in found),
+        "health": health,
+    }
+
+
+def up(home: Home, environ: Mapping[str, str] = os.environ) -> bool:
+    """Start the stack, or bring it to what the settings say, make or update the schema, and wait until all is healthy. Whether it did
+    not run before."""
+    version()
+    started = not is_up(home)
+    settings = Settings.load(home.path, environ)
+    prepare(home, settings)
+    arguments = ("up", "--detach", "--wait", "--wait-timeout", str(START_S), "--remove-orphans", "--quiet-pull")
+    # The store first, and its tables: the collector's exporter looks at them when it starts.
+    _compose(home, *arguments, "clickhouse", timeout=START_S + 60)
+    migrate(home, settings)
+    _compose(home, *arguments, timeout=START_S + 60)
+    return started
+
+
+def prepare(home: Home, settings: Settings) -> None:
+    """Write what the stack is run from, where it is not there already as it should be."""
+    from sp_telemetry.privacy import collector, own
+
+    home.make()
+    for name in (WRITER, READER, SALT):
+        home.secret(name)
+    texts = {name: resources.path(f"telemetry-server/{name}").read_text() for name in SHIPPED}
+    texts["privacy.yaml"] = collector.render(own.read(home.path / own.NAME).policy(settings.privacy_level))
+    place = folder(home)
+    place.mkdir(mode=0o700, exist_ok=True)
+    for name, text in texts.items():
+        file = place / name
+        if not file.exists() or file.read_text() != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            home.write_atomically(file, text, mode=0o644)  # containers read them as users of their own; the home keeps others out
+    checksum = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
+    mine = {
+        "TELEMETRY_BIND": settings.bind,
+        "TELEMETRY_SECRETS": str(home.path / "secrets"),
+        "TELEMETRY_PRIVACY": "./privacy.yaml",
+        "TELEMETRY_CONFIGURATION": checksum,
+    }
+    mine |= {name: str(settings.values[setting]) for name, setting in PORTS.items()}
+    present = (place / ".env").read_text() if (place / ".env").exists() else ""
+    text = env_text(texts[".env.template"], present, mine)
+    if text != present:
+        home.write_atomically(place / ".env", text)
+
+
+def env_text(template: str, present: str, mine: Mapping[str, str]) -> str:
+    """`template` with the values of `mine`, and where `present` has others, those. The versions are the template's: an update of this
+    program brings its own, and a digest holds for the version for which it was written."""
+    shipped, kept = _values(template), _values(present)
+    for what in ("CLICKHOUSE", "COLLECTOR"):
+        if kept.pop(f"{what}_IMAGE", None) != shipped[f"{what}_IMAGE"]:
+            kept.pop(f"{what}_DIGEST", None)
+    values = shipped | kept | mine
+    lines = []
+    for line in template.splitlines():
+        name = line.partition("=")[0]
+        lines.append(f"{name}={_quoted(values.pop(name))}" if name in values and not line.startswith("#") else line)
+    extra = [f"{name}={_quoted(value)}" for name, value in values.items()]
+    return "\n".join([*lines, *(["", "# Not of the template"] if extra else []), *extra]) + "\n"
+
+
+def read_env(home: Home) -> dict[str, str]:
+    """What .env says; nothing where there is none."""
+    file = folder(home) / ".env"
+    return _values(file.read_text()) if file.exists() else {}
+
+
+def migrate(home: Home, settings: Settings) -> list[str]:
+    """Bring the stack's store to this version's shape. What was applied."""
+    from sp_telemetry.store import server
+
+    client = writer(home, settings)
+    applied = server.migrate(client, home, settings, home.secret(SALT))
+    server.check_salt(Statements(client), home.secret(SALT))
+    return applied
+
+
+def writer(home: Home, settings: Settings) -> Client:
+    """A client of telemetry_user with no database chosen, and with patience for a migration."""
+    local = connect(home, Settings({**settings.values, "url": ""}, settings.origins))
+    return Client(local.address, WRITER, home.secret(WRITER), timeout_s=MIGRATE_S, database="")
+
+
+def down(home: Home, volumes: bool = False) -> bool:
+    """Stop the stack; whether there was one. `volumes`: and forget all data, queued ones too."""
+    if not (folder(home) / "docker-compose.yml").exists():
+        return False
+    there = bool(_containers(home))
+    _compose(home, "down", *(("--volumes",) if volumes else ()), timeout=180)
+    return there
+
+
+def tail(home: Home, lines: int) -> list[str]:
+    """The last lines of each service's log."""
+    if not (folder(home) / "docker-compose.yml").exists():
+        return []
+    return _compose(home, "logs", "--no-color", "--tail", str(lines)).stdout.splitlines()
+
+
+def follow(home: Home, lines: int) -> int:
+    """Show the logs, and go on until Ctrl-C."""
+    return subprocess.call(["docker", "compose", "logs", "--tail", str(lines), "--follow"], cwd=folder(home))
+
+
+def queue(running: Any) -> dict[str, float]:
+    """What the collector says of itself: doctor_collector.figures."""
+    from sp_telemetry.setup import doctor_collector
+
+    return doctor_collector.figures(running.bind, running.ports["metrics"])
+
+
+def _containers(home: Home) -> list[dict[str, Any]]:
+    if not (folder(home) / "docker-compose.yml").exists():
+        return []
+    said = _compose(home, "ps", "--all", "--no-trunc", "--format", "json").stdout
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+
+def _condition(container: Mapping[str, Any] | None) -> str:
+    """running, healthy, starting, unhealthy, exited, …; missing where there is no container."""
+    if container is None:
+        return "missing"
+    return container.get("Health") or container["State"] if container["State"] == "running" else container["State"]
+
+
+def _moment(text: str) -> float:
+    """Epoch seconds of `2026-11-23 11:34:55 +0000 UTC`."""
+    try:
+        return datetime.strptime(text.rpartition(" ")[0], "%Y-%m-%d %H:%M:%S %z").timestamp()
+    except ValueError:
+        return time.time()
+
+
+def _compose(home: Home, *arguments: str, timeout: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
+    """`docker compose …` in the stack's folder. Raises SpTelemetryError with what it said last."""
+    if not shutil.which("docker"):
+        raise ServerUnreachable("There is no `docker` on PATH, and the stack is Docker's.", "Install Docker.")
+    done = _run(["docker", "compose", "--progress", "quiet", *arguments], folder(home), timeout)
+    if done.returncode:
+        doing = f"docker compose {arguments[0]}"
+        raise SpTelemetryError(f"`{doing}` failed: {_last_line(done.stderr)}", f"`cd {folder(home)} && {doing}` shows all it says. {UP}")
+    return done
+
+
+def _run(command: list[str], where: Path | None, timeout: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
+    # What .env says counts: nothing of the same name in the shell.
+    told = _values(resources.path("telemetry-server/.env.template").read_text())
+    environ = {name: value for name, value in os.environ.items() if name not in told and not name.startswith("COMPOSE_")}
+    try:
+        return subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise ServerUnreachable(f"`{' '.join(command[:3])} …` did not end within {timeout:.0f} s.", UP) from None
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip()[:300] for line in reversed(text.splitlines()) if line.strip()), "it says nothing.")
+
+
+_LINE = re.compile(r"^([A-Z][A-Z0-9_]*)=(.*)$", re.M)
+
+
+def _values(text: str) -> dict[str, str]:
+    found = {}
+    for name, value in _LINE.findall(text):
+        value = value.strip()
+        if value[:1] == value[-1:] == "'" and len(value) > 1:
+            value = value[1:-1]
+        elif value[:1] == value[-1:] == '"' and len(value) > 1:
+            value = re.sub(r"\\(.)", r"\1", value[1:-1])
+        found[name] = value
+    return found
+
+
+def _quoted(value: str) -> str:
+    """As Compose reads it back, `$`, blanks and `#` and all."""
+    if re.fullmatch(r"[\w./:\[\]@%+,-]*", value):
+        return value
+    if "\n" in value:
+        raise UsageError(f"{value!r} can't stand in .env.", "Name the home directory otherwise (SP_TELEMETRY_HOME).")
+    if "'" not in value:
+        return f"'{value}'"
+    escaped = re.sub(r'([\\"$])', r"\\\1", value)
+    return f'"{escaped}"'

@@ -2,6 +2,7 @@
 -- matches each request (transcripts/match.sql) before it asks this.
 --
 --   session                 the whole name; empty: all
+--   audited_at              which audit; empty: the last
 --   grace                   seconds in which an event may still be under way: 60
 --   flawed                  versions of Claude Code that are known to lose events, with commas between
 --   details                 how many requests to name in each row
@@ -10,7 +11,7 @@
 -- reason   why only one side has it; of both: what differs, empty where all tokens agree
 -- filled   of side transcript: it was filled in from there (source = transcript), and so counts
 WITH
-    (SELECT max(audited_at) FROM telemetry.audit_findings) AS last,
+    if({audited_at:String} = '', (SELECT max(audited_at) FROM telemetry.audit_findings), parseDateTime64BestEffort({audited_at:String}, 9, 'UTC')) AS last,
     (SELECT min(first_at) FROM telemetry.audit_findings WHERE audited_at = last) AS since,
     found AS
     (

@@ -57,6 +57,19 @@ WITH
           AND if({user:String} = '', true, session_id IN (SELECT session_id FROM telemetry.session_summaries FINAL WHERE user_id = {user:String}))
           AND if({chapter:String} = '' AND {feature:String} = '', true, session_id IN (SELECT session_id FROM chosen))
     ) AS audited,
+    -- Requests that were filled in from transcripts, by the sessions that had such ever.
+    (
+        SELECT count()
+        FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND source = 'transcript' AND timestamp >= since AND timestamp < until
+          AND session_id IN (SELECT session_id FROM telemetry.backfilled_requests)
+          AND if({user:String} = '', true, user_id = {user:String})
+          AND if({session:String} = '', true, session_id = {session:String})
+          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+                 OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
+          AND if({feature:String} = '', true, feature = replaceOne({feature:String}, '(unattributed)', '')
+                 OR toUInt64OrNull(extract(feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
+    ) AS filled,
     numbered AS
     (
         SELECT
@@ -95,6 +108,7 @@ SELECT
     assumeNotNull(audited.2) AS audited_requests,
     assumeNotNull(audited.3) AS missing_requests,
     assumeNotNull(audited.4) AS audited_at,
+    assumeNotNull(filled) AS filled_requests,
     -- these send their requests chunked, which some receivers lose (ours does not)
     arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
                 versions) AS chunked_versions

@@ -8,10 +8,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sp_telemetry.transcripts import GRACE_S
+
 if TYPE_CHECKING:
     from sp_telemetry.transcripts.audit import Audit
 
-GRACE_S = 60
 HELP = "every API request in Claude Code's own transcripts against the telemetry, one by one"
 EPILOG = """\
 examples:
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grace", type=int, metavar="SECONDS", default=GRACE_S, help=f"younger requests may still be under way (default {GRACE_S})"
     )
-    parser.add_argument("--json", action="store_true", help="for machines: also each request that only one side has")
+    parser.add_argument("--json", action="store_true", help="for machines: also each request on one side alone and the missing numbers")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ The statements are telemetry-server/transcripts/match.sql (what goes with what) 
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,10 +15,10 @@ from typing import Any
 from sp_telemetry import resources
 from sp_telemetry.store.client import Client, Statements
 from sp_telemetry.store.schema import run_file
+from sp_telemetry.transcripts import GRACE_S
 from sp_telemetry.transcripts.files import Found
 from sp_telemetry.transcripts.reading import Read
 
-GRACE_S = 60  # what is younger may still be under way
 DETAILS = 1000
 PENDING = ("not yet exported", "not yet written")
 EXPLAINED = ("auxiliary", "transcript deleted", *PENDING)  # requests that only telemetry can know
@@ -29,10 +30,12 @@ _FACTOR = 0.001  # costs that differ by one factor throughout are a price list t
 
 @dataclass(frozen=True)
 class Audit:
-    """`rows`: of each session, model, version, side and reason, as queries/audit.sql says; `numbers`: event.sequence and replays."""
+    """`rows`: of each session, model, version, side and reason, as queries/audit.sql says; `numbers`: event.sequence and replays;
+    `gaps`: ranges of numbers that are missing, as transcripts/gaps.sql says."""
 
     rows: list[dict[str, Any]]
     numbers: Mapping[str, int]
+    gaps: list[dict[str, Any]]
     read: Read
     found: Found
 
@@ -131,7 +134,7 @@ class Audit:
             "other_prices": self.other_prices,
             "unexplained_costs": self.unexplained_costs,
             "reasons": self.reasons,
-            "sequence": dict(self.numbers),
+            "sequence": {**self.numbers, "missing": self.gaps},
             "rows": self.rows,
             "transcripts": {
                 "folders": self.found.folders,
@@ -161,23 +164,34 @@ def audit(
     `start`, `end`: moments or days, empty for the last 30 days and no end; `loses`: whether a version of Claude Code is known to
     lose events; `grace_s`: what is younger may still be under way. Raises ServerUnreachable, QueryFailed.
     """
-    at = f"{time.time_ns() / 1e9:.6f}"
-    asked = {"from": start, "to": end, "tz": tz, "session": session, "audited_at": at}
+    asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
-    run_file(runner, "transcripts/match.sql", **asked)
+    at = _matched(runner, asked)
     if not session:
         run_file(runner, "transcripts/sessions.sql", audited_at=at)
     versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
     flawed = ",".join(version for (version,) in versions if loses(version))
     sql = resources.path("telemetry-server/queries/audit.sql").read_text()
-    rows = client.query(sql, {"session": session, "grace": grace_s, "flawed": flawed, "details": DETAILS}).records()
+    rows = client.query(sql, {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": DETAILS}).records()
     for row in rows:
         row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}
         row["filled"] = bool(row["filled"])
         row["details"] = [dict(zip(_DETAIL, detail, strict=True)) for detail in row["details"]]
         for detail in row["details"]:
             detail |= {name: dict(zip(TOKENS, detail[name], strict=True)) for name in _BOTH}
-    return Audit(rows, _numbers(client, asked), read, found)
+    return Audit(rows, *_numbers(client, asked), read, found)
+
+
+def _matched(runner: Statements, asked: Mapping[str, str]) -> str:
+    """Match both sides, unless the same was asked of the same state before. Returns the name of the audit: its moment."""
+    state = run_file(runner, "transcripts/state.sql", **asked).decode().strip()
+    known = {"asked": json.dumps([asked["from"], asked["to"], asked["tz"], asked["session"]]), "state": state}
+    if at := run_file(runner, "transcripts/audited.sql", **known).decode().strip():
+        return at
+    at = f"{time.time_ns() / 1e9:.6f}"
+    run_file(runner, "transcripts/match.sql", **asked, audited_at=at)
+    run_file(runner, "transcripts/remember.sql", **known, audited_at=at)
+    return at
 
 
 def link(client: Client) -> None:
@@ -185,10 +199,17 @@ def link(client: Client) -> None:
     run_file(Statements(client), "transcripts/links.sql")
 
 
-def _numbers(client: Client, asked: Mapping[str, str]) -> dict[str, int]:
-    """Events by their numbers (expected, received, gaps), and what stands in transcripts more than once."""
-    none = dict.fromkeys(("user", "chapter", "feature"), "")
-    coverage = client.query(resources.path("telemetry-server/queries/coverage.sql").read_text(), {**asked, **none}).records()[0]
-    again = client.query(resources.path("telemetry-server/transcripts/replays.sql").read_text(), asked).records()[0]
-    return {name: coverage[name] for name in ("expected", "received", "gaps")} | again
+def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Events by their numbers (expected, received, gaps) and what stands in transcripts more than once; the ranges that are missing.
 
+    The order of time tells of more gaps than coverage counts, which does without it for the sake of every report."""
+
+    def ask(file: str, **more: Any) -> list[dict[str, Any]]:
+        return client.query(resources.path(f"telemetry-server/{file}").read_text(), {**asked, **more}).records()
+
+    [coverage] = ask("queries/coverage.sql", user="", chapter="", feature="")
+    [again] = ask("transcripts/replays.sql")
+    missing = ask("transcripts/gaps.sql", details=DETAILS)
+    gaps = max(coverage["gaps"], missing[0]["total"] if missing else 0)
+    numbers = {"expected": coverage["received"] + gaps, "received": coverage["received"], "gaps": gaps}
+    return numbers | again, [{name: each[name] for name in each if name != "total"} for each in missing]

@@ -24,6 +24,7 @@ from sp_telemetry.transcripts.lines import LONGEST
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
 MEMORY_MIB, THREADS = 300, 2
 BATCH_BYTES, BATCH_FILES = 512 << 20, 500
+SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, long_lines UInt64, problem String) ENGINE = Memory"""
 
@@ -66,13 +67,16 @@ def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read,
     with scratch(MEMORY_MIB, THREADS) as handle, ThreadPoolExecutor(1) as sender:
         handle.run(_KNOWN)
         sent: Future[None] | None = None
+        waiting: list[tuple[bytes, bytes]] = []
         so_far = 0
         for batch in _batches(stale):
-            for rows in _read(handle, batch, machine, done.problems):
+            waiting += _read(handle, batch, machine, done.problems)
+            so_far += sum(file.size for file in batch)
+            if sum(len(requests) for requests, _ in waiting) > SEND_BYTES or so_far == done.size:
                 if sent:
                     sent.result()  # one on its way while the next is read
-                sent = sender.submit(_send, client, *rows)
-            so_far += sum(file.size for file in batch)
+                sent = sender.submit(_send, client, b"".join(rows[0] for rows in waiting), b"".join(rows[1] for rows in waiting))
+                waiting = []
             progress(so_far, done.size)
         if sent:
             sent.result()
@@ -176,4 +180,3 @@ def _lines(opened: Iterable[lines.Opened]) -> str:
     paths += [f"/proc/self/fd/{each.descriptor}" for each in opened if each.is_pipe]
     tables = [f"file('{path}', 'LineAsString', 'line String')" for path in paths or [os.devnull]]
     return tables[0] if len(tables) == 1 else "(" + " UNION ALL ".join(f"SELECT _file, line FROM {table}" for table in tables) + ")"
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from typing import Any
 
 from sp_telemetry.transcripts.audit import PENDING, Audit
 
@@ -43,6 +44,9 @@ def text(audit: Audit) -> str:
         )
     numbers = audit.numbers
     lines.append(f"events: {numbers['gaps']:,} of {numbers['expected']:,} numbers missing (event.sequence)")
+    lines += [f"  {_gap(gap)}" for gap in audit.gaps[:SHOWN]]
+    if len(audit.gaps) > SHOWN:
+        lines.append(f"  and {len(audit.gaps) - SHOWN:,} more: --json names them")
     if numbers["replayed_requests"] or numbers["repeated_lines"]:
         lines.append(
             f"replays: {_requests(numbers['replayed_requests'])} in several transcripts, {numbers['repeated_lines']:,} lines repeated;"
@@ -87,6 +91,14 @@ def _sessions(audit: Audit, side: str, reason: str) -> str:
     return f"\n  {_minute(first)} to {_minute(last)} UTC, session{'' if len(by) == 1 else 's'} {', '.join(most)}{more}"
 
 
+def _gap(gap: dict[str, Any]) -> str:
+    """`session …, process 2: 14 to 15, between 10:03:01 and 10:03:09 UTC on 2026-11-16`"""
+    numbers = f"{gap['first']:,}" if gap["first"] == gap["last"] else f"{gap['first']:,} to {gap['last']:,}"
+    process = f", process {gap['process']}" if gap["process"] else ""
+    begun = f"between {_second(gap['after'])} and" if gap["after"] else "before"
+    return f"session {gap['session_id']}{process}: {numbers}, {begun} {_second(gap['before'])} UTC"
+
+
 def _files(audit: Audit) -> str:
     read = audit.read
     folders = ", ".join(map(_short, audit.found.folders)) or "no folder of Claude Code"
@@ -105,6 +117,10 @@ def _dollars(amount: float) -> str:
 
 def _minute(moment: str) -> str:
     return datetime.fromisoformat(str(moment)[:19]).strftime("%Y-%m-%d %H:%M")
+
+
+def _second(moment: str) -> str:
+    return str(moment)[:19]
 
 
 def _short(path: str) -> str:

@@ -71,3 +71,14 @@ CREATE TABLE IF NOT EXISTS telemetry.audit_findings
 ENGINE = MergeTree
 ORDER BY (audited_at, session_id)
 TTL toDateTime(audited_at) + INTERVAL 30 DAY;
+
+-- Audits: what was asked, and of which state of the store. While that state lasts, the same question has the same answer.
+CREATE TABLE IF NOT EXISTS telemetry.audits
+(
+    audited_at DateTime64(9, 'UTC') COMMENT 'as in audit_findings',
+    asked      String COMMENT 'from, to and session',
+    state      UInt64 COMMENT 'hash of what the audit read: transcripts/state.sql'
+)
+ENGINE = MergeTree
+ORDER BY audited_at
+TTL toDateTime(audited_at) + INTERVAL 30 DAY;

@@ -1,0 +1,99 @@
+-- Numbers (event.sequence) that are missing, and between which moments: a row for each range of them.
+--
+--   from, to, tz, session   as in queries/cost.sql
+--   details                 how many rows at most
+--
+-- process: the how manieth of the session, in the order of its events' times; it ends where numbers begin again. Where two ran at once or
+-- a clock went wrong, it is 0 and the numbers alone decide, as in queries/coverage.sql. total: of all rows, also those beyond the limit.
+WITH
+    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
+    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
+       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    -- a session whose summary says that its numbers are whole, and of which nothing came since, has no gap: see queries/coverage.sql
+    (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns,
+    numbered AS
+    (
+        SELECT toString(session_id) AS session_id, timestamp, toInt64(assumeNotNull(event_sequence)) AS number
+        FROM telemetry.telemetry_events FINAL
+        WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL AND source = 'otlp'
+          AND if({session:String} = '', true, session_id = {session:String})
+          AND (session_id NOT IN (SELECT session_id FROM telemetry.session_summaries FINAL WHERE whole)
+               OR session_id IN (SELECT session_id FROM telemetry.telemetry_events
+                                 WHERE timestamp >= since AND timestamp < until AND received_at >= fromUnixTimestamp64Nano(toInt64(known_ns))))
+    ),
+    -- of a process that began before `from`, what came before is not asked for
+    earlier AS
+    (
+        SELECT DISTINCT toString(session_id) AS session_id FROM telemetry.telemetry_events
+        WHERE timestamp >= since - INTERVAL 7 DAY AND timestamp < since AND event_sequence IS NOT NULL
+    ),
+    by_time AS
+    (
+        SELECT
+            session_id,
+            toUInt32(countIf(begins) OVER (PARTITION BY session_id ORDER BY timestamp, number ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) AS process,
+            if(begins, 0, before + 1) AS first,
+            number - 1 AS last,
+            toInt64(1) AS times,
+            if(is_first, NULL, before_at) AS after_at,
+            timestamp AS before_at_most,
+            is_first,
+            is_first AND number > 0 AND session_id IN (SELECT session_id FROM earlier) AS of_earlier
+        FROM
+        (
+            SELECT
+                session_id, timestamp, number,
+                lagInFrame(number, 1, toInt64(-1)) OVER w AS before,
+                lagInFrame(timestamp) OVER w AS before_at,
+                row_number() OVER w = 1 AS is_first,
+                is_first OR number <= before AS begins
+            FROM numbered
+            WINDOW w AS (PARTITION BY session_id ORDER BY timestamp, number ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+        )
+    ),
+    by_number AS -- as queries/coverage.sql counts
+    (
+        SELECT
+            session_id,
+            toUInt32(0) AS process,
+            number - left_out AS first,
+            if(has_times < expected_times, number, number - 1) AS last,
+            expected_times * (left_out + 1) - has_times AS times,
+            has_times,
+            before_at AS after_at,
+            if(has_times < expected_times, next_at, at) AS before_at_most
+        FROM
+        (
+            SELECT
+                session_id, number, toInt64(times) AS has_times, at,
+                toInt64(max(times) OVER (PARTITION BY session_id ORDER BY number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)) AS expected_times,
+                if(row_number() OVER upwards = 1, if(session_id IN (SELECT session_id FROM earlier), 0, number), number - 1 - lagInFrame(number) OVER upwards) AS left_out,
+                if(row_number() OVER upwards = 1, NULL, lagInFrame(at) OVER upwards) AS before_at,
+                leadInFrame(at, 1, at) OVER upwards AS next_at
+            FROM (SELECT session_id, number, count() AS times, min(timestamp) AS at FROM numbered GROUP BY session_id, number)
+            WINDOW upwards AS (PARTITION BY session_id ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+        )
+    ),
+    apart AS -- sessions whose processes ran one after the other: each began anew at 0, or there are no more than had one number in common
+    (
+        SELECT session_id
+        FROM
+        (
+            SELECT session_id, max(process) AS processes, countIf(first = 0 AND last >= 0 AND NOT is_first) AS odd, 0 AS in_common FROM by_time GROUP BY session_id
+            UNION ALL
+            SELECT session_id, 0, 0, max(has_times) FROM by_number GROUP BY session_id
+        )
+        GROUP BY session_id
+        HAVING sum(odd) = 0 OR sum(processes) <= sum(in_common)
+    )
+SELECT session_id, process, first, last, times AS missing, after, before, sum(times) OVER () AS total
+FROM
+(
+    SELECT session_id, process, first, last, last - first + 1 AS times, after_at AS after, before_at_most AS before
+    FROM by_time WHERE last >= first AND NOT of_earlier AND session_id IN (SELECT session_id FROM apart)
+    UNION ALL
+    SELECT session_id, process, first, last, times, after_at, before_at_most
+    FROM by_number WHERE times > 0 AND session_id NOT IN (SELECT session_id FROM apart)
+)
+ORDER BY before, session_id, process, first
+LIMIT {details:UInt32}

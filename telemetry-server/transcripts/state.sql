@@ -1,0 +1,16 @@
+-- A number that is another one when anything has changed that an audit's matching (match.sql) reads: transcripts, requests in telemetry, prices.
+-- Merges change nothing of it.
+--
+--   from, to, tz     as in queries/cost.sql
+WITH
+    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
+    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
+       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until
+SELECT cityHash64(
+    (SELECT (count(), sum(cityHash64(file_id, read_at))) FROM telemetry.transcript_files FINAL),
+    (SELECT (count(), max(read_at)) FROM telemetry.transcript_copies FINAL),
+    (
+        SELECT (count(), sum(cityHash64(event_id, version))) FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND source = 'otlp' AND timestamp >= since - INTERVAL 1 HOUR AND timestamp < until + INTERVAL 1 HOUR
+    ),
+    (SELECT max(loaded_at) FROM telemetry.model_prices)) AS state

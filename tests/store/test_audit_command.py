@@ -1,0 +1,149 @@
+"""`sp-telemetry audit` as a command and a report, and what stands of it under other reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sp_telemetry.transcripts import audit
+from tests.server import Server
+from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
+from tests.transcripts import Configuration, identifier
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with audited_server(tmp_path_factory.mktemp("audited")) as started:
+        yield started
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Configuration:
+    return Configuration(tmp_path)
+
+
+@pytest.fixture
+def of(request: pytest.FixtureRequest) -> str:
+    return identifier(request.node.nodeid)
+
+
+def _command(running: Server, configuration: Configuration, *arguments: str) -> subprocess.CompletedProcess:
+    environ = {**running.environ, **configuration.environ, "SP_TELEMETRY_HOME": str(running.home.path)}
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", *arguments]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def test_the_command_its_line_its_json_and_its_exit_code(running, configuration, of):
+    session = made(of, NOW - 5 * DAY, 4)
+    session.requests[2].in_telemetry = False
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    done = _command(running, configuration, "audit", "--session", of)
+    assert done.returncode == 1, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("3 of 4 requests in both · 1 missing · cost differs by $")
+    assert any(line.startswith("only in transcripts: 1 sequence gap") for line in rest)
+    told = json.loads(_command(running, configuration, "audit", "--session", of, "--json").stdout)
+    assert (told["both"], told["missing"], told["clean"], told["reasons"]["transcript"]) == (3, 1, False, {"sequence gap": 1})
+    store(running, Session(of, [Request(**{**session.requests[2].__dict__, "in_telemetry": True})]).events())  # it comes after all
+    again = json.loads(_command(running, configuration, "audit", "--session", of, "--json").stdout)
+    assert (again["both"], again["missing"], again["sequence"]["gaps"]) == (4, 0, 0)
+    assert again["transcripts"]["read"] == 0
+
+
+def test_what_the_command_refuses(running, configuration, tmp_path):
+    empty = Configuration(tmp_path / "empty")
+    assert _command(running, empty, "audit", "--since", "yesterday").returncode == 2
+    assert _command(running, empty, "audit", "--since", "1d", "--from", "2026-01-01").returncode == 2
+    nothing = _command(running, empty, "audit", "--session", identifier("nobody"))
+    assert (nothing.returncode, nothing.stdout) == (6, "")
+    assert "neither in telemetry nor in transcripts" in nothing.stderr
+    away = subprocess.run(
+        [sys.executable, "-m", "sp_telemetry.cli.main", "audit"],
+        env={**running.environ, **empty.environ, "SP_TELEMETRY_HOME": str(tmp_path / "home"), "SP_TELEMETRY_URL": "http://127.0.0.1:9"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert away.returncode == 3
+
+
+def test_it_is_a_report_as_well_as_a_command(running, configuration, of):
+    """So `/telemetry-report audit` is answered in a session: the plugin hands its arguments to `report`."""
+    session = made(of, NOW - 5 * DAY, 3)
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    done = _command(running, configuration, "report", "audit", "--session", of, "--format", "text")
+    assert done.stdout.startswith("3 of 3 requests in both · 0 missing"), done.stderr
+    assert json.loads(_command(running, configuration, "report", "audit", "--session", of, "--json").stdout)["both"] == 3
+    refused = _command(running, configuration, "report", "audit", "--by", "day")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--since" in refused.stderr
+
+
+def _report(running: Server, configuration: Configuration, name: str, *arguments: str) -> dict[str, Any]:
+    done = _command(running, configuration, "report", name, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_an_audit_found_stands_under_reports(running, configuration, of):
+    session = made(of, NOW - 5 * DAY, 5)
+    for request in session.requests[3:]:  # the last: no number tells that they are missing
+        request.in_telemetry = False
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    before = _report(running, configuration, "cost", "--session", of)["coverage"]
+    assert (before["audited_sessions"], before["missing_requests"], before["gaps"]) == (0, 0, 0)
+    performed(running, configuration)
+    after = _report(running, configuration, "cost", "--session", of)["coverage"]
+    assert (after["audited_sessions"], after["audited_requests"], after["missing_requests"]) == (1, 5, 2)
+    text = " ".join(_command(running, configuration, "report", "cost", "--session", of).stdout.split())
+    assert "2 of 5 requests missing by the audit of 20" in text
+
+
+def test_what_was_filled_in_is_said_under_reports(running, configuration, of):
+    session = made(of, NOW - 5 * DAY, 5)
+    for request in session.requests[3:]:
+        request.in_telemetry = False
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    assert _report(running, configuration, "cost", "--session", of)["coverage"]["filled_requests"] == 0
+    assert "filled in" not in _command(running, configuration, "report", "cost", "--session", of).stdout
+    assert _command(running, configuration, "backfill").returncode == 0
+    assert _report(running, configuration, "cost", "--session", of)["coverage"]["filled_requests"] == 2
+    text = " ".join(_command(running, configuration, "report", "cost", "--session", of).stdout.split())
+    assert "2 requests filled in from transcripts" in text
+    store(running, Session(of, [Request(**{**session.requests[4].__dict__, "in_telemetry": True})]).events())  # one comes after all
+    assert _report(running, configuration, "cost", "--session", of)["coverage"]["filled_requests"] == 1
+
+
+def test_sessions_that_go_on_from_one_another_are_one_piece_of_work(running, configuration, of):
+    """Counted once, under the first one's id, with the link shown; turns, cost, time active and what ended it."""
+    fork = identifier(of, "fork")
+    first, second = made(of, NOW - 5 * DAY, 3), made(fork, NOW - 5 * DAY + 3600, 2)
+    lines = first.transcript()
+    queued = {"type": "queue-operation", "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(NOW - 5 * DAY + 3599))}
+    configuration.session(of, lines)
+    configuration.session(fork, [queued, *(line | {"sessionId": fork} for line in lines), *second.transcript()])
+    configuration.bring(running.client)
+    audit.link(running.client)
+    asked = {"name": "user_prompt", "time_ns": int(NOW - 5 * DAY - 1) * 10**9, "session.id": of, "event.sequence": 9}
+    failed = {"name": "api_error", "time_ns": int(NOW - 5 * DAY + 3800) * 10**9, "session.id": fork, "event.sequence": 9}
+    store(running, [*first.events(), *second.events(), asked, failed])
+    told = _report(running, configuration, "sessions", "--session", of)
+    [row] = told["rows"]
+    assert (row["session"], row["sessions"], row["requests"], row["prompts"], row["cost_usd"]) == (of, 2, 5, 1, 5)
+    assert (row["joined"], row["ended_by"]) == ("1 forked", "error")
+    assert row["active_ms"] in (5 * 60000, 6 * 60000, 7 * 60000)  # of more than an hour
+    assert row["elapsed_ms"] > 3600 * 1000
+    assert told["total"]["requests"] == 5
+    [alone] = _report(running, configuration, "sessions", "--session", fork)["rows"]
+    assert (alone["requests"], alone["ended_by"]) == (2, "error")
+    table = _command(running, configuration, "report", "sessions", "--session", of).stdout
+    assert all(word in table.splitlines()[0] for word in ("cost", "prompts", "active", "ended by"))

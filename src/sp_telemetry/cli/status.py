@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from sp_telemetry.errors import QueryFailed, ServerUnreachable
 from sp_telemetry.home import Home
-from sp_telemetry.setup import compose, policy, service
+from sp_telemetry.setup import doctor_collector, policy, service
 from sp_telemetry.store.client import connect
 
 HELP = "Who serves this home, since when, on which ports, and how much is stored, doubled, rejected and queued."
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         "ports": server.ports,
         "health": server.health["status"],
         **{name: server.health[name] for name in ("reason", "mend") if name in server.health},
-        **(_metrics(server) if server.backend == service.EMBEDDED else {**compose.queue(server), **_stored(home)}),
+        **(_metrics(server) if server.backend == service.EMBEDDED else _collected(server, home)),
         "privacy": policy.in_force(home),
     }
     print(json.dumps(state) if args.json else _text(state, server.who))
@@ -62,15 +62,16 @@ def _metrics(server: service.Running) -> dict[str, float]:
     return {name: float(values[name]) for name in names.split() if name in values}
 
 
-def _stored(home: Home) -> dict[str, float]:
-    """The same of a server, which is asked in SQL."""
+def _collected(server: service.Running, home: Home) -> dict[str, float]:
+    """The same of a collector, and of a store that is asked in SQL."""
+    figures = doctor_collector.figures(server.bind, server.ports["metrics"])
     try:
-        return connect(home, home.settings()).query(
+        return figures | connect(home, home.settings()).query(
             "SELECT (SELECT count() FROM telemetry.telemetry_events FINAL) AS events_stored,"
             " (SELECT sum(total_bytes) FROM system.tables WHERE database = 'telemetry') AS bytes_on_disk"
         ).records()[0]
     except (QueryFailed, ServerUnreachable):
-        return {}
+        return figures
 
 
 def _text(state: dict, who: str) -> str:
@@ -102,8 +103,7 @@ def _waiting(state: dict) -> Iterator[str]:
             f"{state['requests_refused_total']:.0f} told to retry"
         )
     if "queue_bytes" in state:
-        room = state["queue_capacity_bytes"] / 1e6
         yield (
-            f"queue     {state['queue_bytes'] / 1e6:,.1f} MB wait for the store, of {room:,.0f} MB that may; "
-            f"{state['refused']:,.0f} records told to retry, {state['failed']:,.0f} failed"
+            f"queue     {state['queue_bytes'] / 1e6:,.1f} MB wait for the store, the fullest queue is {state['queue_share']:.0%} full; "
+            f"{state['refused']:,.0f} records told to retry, {state['failed']:,.0f} given up"
         )

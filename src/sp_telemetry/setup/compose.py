@@ -193,13 +193,6 @@ def follow(home: Home, lines: int) -> int:
     return subprocess.call(["docker", "compose", "logs", "--tail", str(lines), "--follow"], cwd=folder(home))
 
 
-def queue(running: Any) -> dict[str, float]:
-    """What the collector says of itself: doctor_collector.figures."""
-    from sp_telemetry.setup import doctor_collector
-
-    return doctor_collector.figures(running.bind, running.ports["metrics"])
-
-
 def _containers(home: Home) -> list[dict[str, Any]]:
     if not (folder(home) / "docker-compose.yml").exists():
         return []

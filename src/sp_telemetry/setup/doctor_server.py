@@ -7,7 +7,7 @@ import time
 
 from sp_telemetry.errors import ServerUnreachable
 from sp_telemetry.serve.ports import holder
-from sp_telemetry.setup import compose, doctor_collector, service
+from sp_telemetry.setup import doctor_collector, service
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
 from sp_telemetry.setup.onboarding import is_free, ports_of
 from sp_telemetry.setup.uninstall import size
@@ -43,7 +43,9 @@ def server(patient: Patient) -> list[Finding]:
     address = f"{running.bind}:{patient.endpoint_port}"
     what = f"The server runs: {running.who}, for {hours:.1f} h, OTLP on {address}"
     facts = {"version": running.version, "hours": round(hours, 1), "ports": running.ports}
-    found = [Finding(OK, "server", "server", what, facts=facts), *_queue(running)]
+    composed = running.backend == service.COMPOSE
+    queue = doctor_collector.queue(doctor_collector.figures(running.bind, running.ports["metrics"])) if composed else []
+    found = [Finding(OK, "server", "server", what, facts=facts), *queue]
     moved = [name for name in ports_of(running.backend) if settings.values[f"{name}_port"] not in (0, running.ports[name])]
     if moved:
         what = f"The server listens on other ports than the settings say: {', '.join(moved)}."
@@ -54,13 +56,6 @@ def server(patient: Patient) -> list[Finding]:
         mend = "Remove `bind` from config.toml, then sp-telemetry restart"
         found.append(Finding(WARNING, "server", "not-loopback", what, "OTLP has no password.", mend))
     return found
-
-
-def _queue(running: service.Running) -> list[Finding]:
-    """What the collector holds for a store that is away or slow."""
-    if running.backend != service.COMPOSE:
-        return []
-    return doctor_collector.queue(compose.queue(running))
 
 
 def _held(patient: Patient) -> list[Finding]:

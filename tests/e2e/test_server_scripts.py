@@ -1,0 +1,345 @@
+"""telemetry-server/scripts on a real server: what they find, a backup that restores into every table, and no half-made one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from sp_telemetry.setup import service
+from sp_telemetry.setup.replay import Recording, replay
+from tests.conftest import ROOT, require
+from tests.server import Server, server, wait_for
+
+pytestmark = [pytest.mark.checkout, pytest.mark.needs("curl")]
+SCRIPTS = ROOT / "telemetry-server/scripts"
+NAMES = ("verify-setup.sh", "test-connection.sh", "backup-data.sh", "restore-data.sh")
+LATER = "00000000-0000-4000-8000-000000000001"
+RECORDED = ROOT / "tests/recordings/book-2.1.330-http-protobuf"
+
+
+class Shell:
+    """The scripts as a person runs them for one installation, with `sp-telemetry` on the PATH."""
+
+    def __init__(self, of: Server, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        program = folder / "sp-telemetry"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sp_telemetry.cli.main "$@"\n')
+        program.chmod(0o755)
+        self.environ = {**of.environ, "SP_TELEMETRY_HOME": str(of.home.path), "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+
+    def start(self, name: str, *arguments: str, **environ: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [str(SCRIPTS / name), *map(str, arguments)],
+            env=self.environ | environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, name: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
+        process = self.start(name, *arguments, **environ)
+        out, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(name, process.returncode, out, errors)
+
+    def json(self, name: str, *arguments: str) -> dict:
+        done = self(name, *arguments, "--json")
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+
+def states(found: dict) -> dict[str, str]:
+    return {check["name"]: check["state"] for check in found["checks"]}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Shell]]:
+    """A server that has had a day of a book's sessions, and their transcripts."""
+    folder = tmp_path_factory.mktemp("scripts")
+    configuration = folder / "claude"
+    configuration.mkdir()
+    (configuration / "projects").symlink_to(RECORDED / "transcripts")
+    with server(folder / "the home", CLAUDE_CONFIG_DIR=str(configuration), HOME=str(folder)) as started:
+        replay(Recording(RECORDED), "127.0.0.1", started.ports)
+        started.command("audit")
+        yield started, Shell(started, folder / "bin")
+
+
+def test_shellcheck_finds_nothing() -> None:
+    require(shutil.which("shellcheck"), "shellcheck not found")
+    done = subprocess.run(["shellcheck", "--external-sources", *map(str, SCRIPTS.glob("*.sh"))], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "" and done.returncode == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_has_examples_and_wrong_usage_is_told(name: str) -> None:
+    helped = subprocess.run([SCRIPTS / name, "--help"], capture_output=True, text=True)
+    assert (
+        helped.returncode == 0
+        and f"usage: {name}" in helped.stdout
+        and "\nexamples:\n  " in helped.stdout
+        and "exit codes: 0" in helped.stdout
+    )
+    for arguments in (["--none-such"], ["--backend", "cloud"], ["--home"]):
+        wrong = subprocess.run([SCRIPTS / name, *arguments], capture_output=True, text=True)
+        assert wrong.returncode == 2 and wrong.stdout == "" and wrong.stderr.startswith(f"{name}: "), (arguments, wrong)
+
+
+# ---- verify-setup.sh
+
+
+def test_a_set_up_machine_is_well(running) -> None:
+    started, shell = running
+    found = shell.json("verify-setup.sh")
+    assert states(found) == dict.fromkeys(states(found), "ok") and found["well"] is True
+    ports = {f"port_{name}" for name in started.ports}
+    assert set(states(found)) == {"curl", "python", "home", "telemetry_user", "telemetry_reader", "disk", "memory"} | ports
+    plain = shell("verify-setup.sh")
+    assert plain.returncode == 0 and plain.stdout.endswith("\nAll is well.\n")
+    assert f"ok       Port {started.ports['clickhouse']} (clickhouse) is held by our server\n" in plain.stdout
+
+
+def test_what_is_in_the_way_is_named(running, tmp_path: Path) -> None:
+    _, shell = running
+    home = tmp_path / "another"
+    (home / "secrets").mkdir(parents=True)
+    home.chmod(0o755)
+    (home / "secrets/telemetry_user").write_text("made up here\n")
+    (home / "secrets/telemetry_user").chmod(0o644)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = shell("verify-setup.sh", "--home", home, SP_TELEMETRY_CLICKHOUSE_PORT=port)
+    assert done.returncode == 1
+    holder = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+    assert f"error    Port {port} (clickhouse) is held by {holder}\n         -> End that program, or take another port" in done.stdout
+    assert f"warning  {home}/secrets/telemetry_user may be read by others\n         -> chmod go-rwx" in done.stdout
+    assert f"error    {home}/secrets/telemetry_reader is not there" in done.stdout
+    assert f"warning  {home} may be read by others" in done.stdout
+    assert "made up here" not in done.stdout + done.stderr
+
+
+def test_docker_that_does_not_answer_is_told(running, tmp_path: Path) -> None:
+    _, shell = running
+    done = shell("verify-setup.sh", "--backend", "compose", "--home", tmp_path, DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    assert done.returncode == 1
+    assert re.search(r"^error    (Docker does not answer|There is no docker on PATH)$", done.stdout, re.M)
+    assert re.search(r"^error    (Not there: .*docker-compose\.yml|.*/\.env is not there)", done.stdout, re.M)
+
+
+# ---- test-connection.sh
+
+
+def test_the_whole_way_is_tried_and_no_password_is_on_a_command_line(running, tmp_path: Path) -> None:
+    started, shell = running
+    curl, log = shutil.which("curl"), tmp_path / "calls"
+    (tmp_path / "curl").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >>"{log}"\nenv >>"{log}"\nexec "{curl}" "$@"\n')
+    (tmp_path / "curl").chmod(0o755)
+    noted = {"PATH": f"{tmp_path}{os.pathsep}{shell.environ['PATH']}"}
+    before = started.query("SELECT count() FROM telemetry.telemetry_events WHERE event_type = 'sp_telemetry.setup_check'")[0][0]
+    done = shell("test-connection.sh", "--json", **noted)
+    found = json.loads(done.stdout)
+    names = ["ping", "telemetry_reader", "telemetry_user", "password", "database", "reader", "otlp_http", "otlp_grpc", "health", "metrics"]
+    assert states(found) == dict.fromkeys([*names, "event"], "ok") and done.returncode == 0
+    after = started.query("SELECT count() FROM telemetry.telemetry_events WHERE event_type = 'sp_telemetry.setup_check'")[0][0]
+    assert after == before + 1
+    assert shell("backup-data.sh", "--to", tmp_path / "b", **noted).returncode == 0
+    told = log.read_text()
+    assert "BACKUP DATABASE telemetry" in told and "--config" in told
+    for name in ("telemetry_user", "telemetry_reader"):
+        assert started.home.secret(name) not in told
+
+
+def test_a_server_that_is_down_or_another_ones_is_told(running, tmp_path: Path) -> None:
+    _, shell = running
+    down = shell("test-connection.sh", "--url", "http://127.0.0.1:9")
+    assert down.returncode == 1 and down.stdout.startswith("error    Nobody answers at http://127.0.0.1:9 as ClickHouse does\n         -> ")
+    for name in ("telemetry_user", "telemetry_reader"):
+        (tmp_path / name).write_text('made "up" \\here\n')
+    other = states(shell.json("test-connection.sh", "--secrets", tmp_path))
+    assert {name: other[name] for name in ("ping", "telemetry_reader", "telemetry_user", "password", "event")} == {
+        "ping": "ok", "telemetry_reader": "error", "telemetry_user": "error", "password": "ok", "event": "error",
+    }  # fmt: skip
+
+
+# ---- backup-data.sh, restore-data.sh
+
+
+# Made from events, also anew at a start: with another version, and sums of floats in another order.
+DERIVED = dict.fromkeys(("session_summaries", "usage_hourly"), "* EXCEPT (version) REPLACE (round(cost_usd, 9) AS cost_usd)")
+
+
+def contents(of: Server, database: str = "telemetry", columns: Mapping[str, str] = MappingProxyType({})) -> dict[str, list]:
+    """table -> [rows, hash of all of them], of every table that holds data but the one whose rows nobody is shown."""
+    sql = f"SELECT name FROM system.tables WHERE database = '{database}' AND engine LIKE '%MergeTree' AND name != 'installation'"
+    return {
+        name: of.query(f"SELECT count(), sum(sipHash64(formatRow('JSONEachRow', {columns.get(name, '*')}))) FROM {database}.{name}")[0]
+        for (name,) in of.query(sql)
+    }
+
+
+def salt(home: Path) -> str:
+    """Of a store that no server has."""
+    code = "import sys, chdb; print(chdb.connect(sys.argv[1]).query('SELECT salt FROM telemetry.installation').bytes().decode())"
+    done = subprocess.run([sys.executable, "-c", code, str(home / "store")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().strip('"')
+
+
+def backed_up(started: Server, shell: Shell, *arguments: str) -> tuple[dict, dict[str, list]]:
+    """A backup of a moment in which nothing changed: what backup-data.sh says, and the contents of that moment."""
+    for _ in range(10):
+        before = contents(started)
+        made = shell.json("backup-data.sh", *arguments)
+        if contents(started) == before:
+            return made, before
+        time.sleep(1)
+    raise AssertionError("the store does not come to rest")
+
+
+@pytest.fixture(scope="module")
+def made(running, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list]]:
+    started, shell = running
+    assert wait_for(lambda: started.query("SELECT count() FROM telemetry.session_summaries")[0][0] > 8, 60)
+    told, held = backed_up(started, shell, "--to", str(tmp_path_factory.mktemp("elsewhere") / "b"))
+    assert set(told) == {"name", "path", "files", "kib", "rows", "removed"}
+    return Path(told["path"]), held
+
+
+def test_a_backup_is_whole_and_its_owners(made) -> None:
+    path, held = made
+    empty = {name for name, (rows, _) in held.items() if rows == 0}
+    assert len(held) >= 18 and not empty & {"telemetry_events", "telemetry_metrics", "telemetry_spans", "session_context", "usage_hourly"}
+    assert not empty & {"session_summaries", "transcript_copies", "transcript_files", "session_audits", "audit_findings", "model_prices"}
+    for file in [path, path.with_suffix(".sha256"), *path.rglob("*")]:
+        assert file.stat().st_mode & 0o077 == 0, file
+    named = {line.split("  ")[1] for line in path.with_suffix(".sha256").read_text().splitlines()}
+    assert named == {str(file.relative_to(path.parent)) for file in path.rglob("*") if file.is_file()}
+    assert not [left for left in path.parent.iterdir() if "partial" in left.name]
+
+
+@pytest.mark.timeout(300)
+def test_drill_every_table_comes_back(made, tmp_path: Path) -> None:
+    """Into an empty home, beside and in place: the same rows in every table, and the salt."""
+    path, held = made
+    assert "telemetry_events" in held
+    with server(tmp_path / "home") as fresh:
+        shell = Shell(fresh, tmp_path / "bin")
+        assert shell("restore-data.sh", path, "--beside").returncode == 0
+        assert contents(fresh, "telemetry_restored") == held
+        assert fresh.query("SELECT count() FROM telemetry.telemetry_events") == [[0]]
+        expected = contents(fresh, "telemetry_restored", DERIVED)
+
+        told = shell.json("restore-data.sh", str(path))
+        fresh.running = service.running(fresh.home)  # it was restarted
+        assert told["database"] == "telemetry" and set(told["tables"]) == {*held, "installation"} and told["tables"]["installation"] == 1
+        now = contents(fresh, columns=DERIVED)
+        for name in ("server_runs", "schema_migrations", "privacy_history", "model_prices"):  # the start has written rows of its own
+            assert now.pop(name)[0] >= expected.pop(name)[0]
+        assert now == expected
+        assert fresh.query("SELECT count() FROM system.databases WHERE name = 'telemetry_restored'") == [[0]]
+        report = fresh.command("report", "cost", "--by", "feature", "--from", "2026-01-01")
+        assert report.returncode == 0 and "018-cost-reports" in report.stdout
+
+        # Not empty any more: an event arrives, and is gone with --replace, but for the backup of before.
+        replay_one(fresh)
+        assert shell("restore-data.sh", path).returncode == 1
+        assert fresh.query(f"SELECT count() FROM telemetry.telemetry_events WHERE session_id = '{LATER}'") == [[1]]
+        replaced = shell.json("restore-data.sh", str(path), "--replace")
+        fresh.running = service.running(fresh.home)
+        assert contents(fresh)["telemetry_events"] == held["telemetry_events"]
+        kept = fresh.home.backups / replaced["before"]
+        assert shell("restore-data.sh", kept.name, "--beside").returncode == 0
+        assert fresh.query(f"SELECT count() FROM telemetry_restored.telemetry_events WHERE session_id = '{LATER}'") == [[1]]
+    restored = salt(tmp_path / "home")
+    assert re.fullmatch("[0-9a-f]{32}", restored) and restored.encode() in b"".join(
+        file.read_bytes() for file in path.glob("data/telemetry/installation/*/data.bin")
+    )
+
+
+def replay_one(to: Server) -> None:
+    from tests.server import JSON, as_json, log_request
+
+    event = {"name": "api_request", "time_ns": time.time_ns() - 3_000_000_000, "session.id": LATER, "event.sequence": 1, "cost_usd": 1.0}
+    to.stored("logs", as_json(log_request([event])), JSON)
+    time.sleep(2)  # what arrives in the second in which a restore begins stays, as it should
+
+
+def test_a_backup_that_is_damaged_or_unfinished_is_refused(running, made, tmp_path: Path) -> None:
+    _, shell = running
+    path, _ = made
+    for damage in ("byte", "missing", "more", "unfinished"):
+        copy = tmp_path / damage / path.name
+        shutil.copytree(path, copy)
+        shutil.copy(path.with_suffix(".sha256"), copy.with_suffix(".sha256"))
+        assert shell("restore-data.sh", copy, "--check").returncode == 0
+        file = max(copy.glob("data/telemetry/telemetry_events/*/*.bin"), key=lambda one: one.stat().st_size)
+        if damage == "byte":
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        elif damage == "missing":
+            file.unlink()
+        elif damage == "more":
+            file.with_name("another.bin").write_bytes(b"")
+        else:
+            copy.with_suffix(".sha256").unlink()
+        for how in ("--check", "--beside", "--replace"):
+            refused = shell("restore-data.sh", copy, how)
+            assert refused.returncode == 1 and refused.stdout == "" and str(copy) in refused.stderr, (damage, how, refused)
+    assert shell("restore-data.sh", "no-such-backup").returncode == 2
+
+
+def test_so_many_are_kept(running, tmp_path: Path) -> None:
+    _, shell = running
+    for _ in range(3):
+        told = shell.json("backup-data.sh", "--to", tmp_path, "--keep", "2")
+        time.sleep(1.01)  # names are seconds
+    assert shell("backup-data.sh", "--to", tmp_path, "--name", "of-mine").returncode == 0
+    listed = [one["name"] for one in shell.json("backup-data.sh", "--to", str(tmp_path), "--list")["backups"]]
+    assert len(listed) == 3 and listed[0] == "of-mine" and listed[-1] == told["name"] and len(told["removed"]) == 1
+    assert {entry.name.removesuffix(".sha256") for entry in tmp_path.iterdir()} == set(listed)
+    assert shell("backup-data.sh", "--to", tmp_path, "--keep", "few").returncode == 2
+
+
+def killed_in_mid_backup(running, folder: Path, times: int) -> None:
+    started, shell = running
+    moments = random.Random(20261123)
+    ended = 0
+    for turn in range(times):
+        process = shell.start("backup-data.sh", "--to", str(folder), "--name", f"turn-{turn}")
+        time.sleep(moments.uniform(0.02, 0.9))
+        ended += process.poll() is not None
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+        process.communicate()
+        listed = [one["name"] for one in shell.json("backup-data.sh", "--to", str(folder), "--list")["backups"]]
+        for name in listed:
+            assert shell("restore-data.sh", folder / name, "--check").returncode == 0
+        assert {entry.name.removesuffix(".sha256") for entry in folder.glob("*.sha256")} == set(listed)
+    assert ended < times, "none was killed in its middle"
+    assert shell("backup-data.sh", "--to", folder, "--name", "last").returncode == 0
+    for place in (folder, started.home.backups):
+        assert [entry.name for entry in place.iterdir() if "partial" in entry.name or entry.name == ".lock"] == []
+    assert shell("restore-data.sh", folder / "last", "--check").returncode == 0
+
+
+def test_killed_in_mid_backup(running, tmp_path: Path) -> None:
+    killed_in_mid_backup(running, tmp_path, 6)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_killed_in_mid_backup_many_times(running, tmp_path: Path) -> None:
+    killed_in_mid_backup(running, tmp_path, 100)

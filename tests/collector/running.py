@@ -22,6 +22,7 @@ CONFIG = CONFIGURATION / "config.yaml"
 NO_POLICY = Path(__file__).with_name("no_policy.yaml")
 PORTS = ("GRPC", "HTTP", "HEALTH", "METRICS", "PROMETHEUS")
 STARTING_S = 60
+PROTOBUF = "application/x-protobuf"
 
 
 def needed() -> Path:
@@ -96,15 +97,8 @@ class Collector:
         finally:
             connection.close()
 
-    def post(self, signal_name: str, body: bytes, content_type: str = "application/x-protobuf", timeout: float = 30) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["HTTP"], timeout=timeout)
-        try:
-            connection.request("POST", f"/v1/{signal_name}", body, {"Content-Type": content_type})
-            answer = connection.getresponse()
-            answer.read()
-            return answer.status
-        finally:
-            connection.close()
+    def post(self, signal_name: str, body: bytes, content_type: str = PROTOBUF, timeout: float = 30) -> int:
+        return post(self.ports["HTTP"], signal_name, body, content_type, timeout)
 
     def endpoint(self, protocol: str) -> str:
         """What OTEL_EXPORTER_OTLP_ENDPOINT is for this protocol."""
@@ -148,6 +142,18 @@ def running(*arguments: object, **named: object) -> Iterator[Collector]:
         yield started.start()
     finally:
         started.kill()
+
+
+def post(port: int, signal_name: str, body: bytes, content_type: str = PROTOBUF, timeout: float = 30) -> int:
+    """Send one OTLP request; the answer's status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("POST", f"/v1/{signal_name}", body, {"Content-Type": content_type})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
 
 
 def free_ports(number: int) -> list[int]:

@@ -7,7 +7,7 @@ import urllib.request
 
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding
 
-_SAMPLE = re.compile(r"otelcol_(\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
+_SAMPLE = re.compile(r"^otelcol_(\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 FILLING, NOTABLE = 0.5, 0.05  # shares of a queue
 
@@ -16,8 +16,8 @@ def figures(bind: str, port: int) -> dict[str, float]:
     """What it says on its metrics port; nothing where it does not answer.
 
     queue_bytes and queue_capacity_bytes are of all queues for the store together (logs, metrics and traces have one each), queue_share
-    is of the fullest queue, one for a second endpoint included; refused and failed are records since its start: told to come again, and
-    given up.
+    is of the fullest queue, one for a second endpoint included; refused and failed are records since its start: those whose
+    sender was told to come again, and those that were taken and then given up.
     """
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -30,7 +30,7 @@ def figures(bind: str, port: int) -> dict[str, float]:
     def queues(what: str) -> dict[tuple[str, str], float]:
         return {(said["exporter"], said["data_type"]): value for name, said, value in samples if name == what}
 
-    def total(*begin: str) -> float:
+    def total(begin: str) -> float:
         return sum(value for name, _, value in samples if name.startswith(begin))
 
     sizes, capacities = queues("exporter_queue_size"), queues("exporter_queue_capacity")
@@ -40,7 +40,7 @@ def figures(bind: str, port: int) -> dict[str, float]:
         "queue_capacity_bytes": sum(value for (exporter, _), value in capacities.items() if exporter == "clickhouse"),
         "queue_share": round(max(shares, default=0.0), 4),
         "refused": total("receiver_refused_"),
-        "failed": total("exporter_enqueue_failed_", "exporter_send_failed_"),
+        "failed": total("exporter_send_failed_"),
     }
 
 

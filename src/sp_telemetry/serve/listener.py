@@ -18,6 +18,7 @@ from sp_telemetry.serve import peer
 REQUEST_S = 10  # for a first request's head to arrive
 KEEP_ALIVE_S = 75  # for a next request to begin
 CONNECTIONS = 200  # a listener
+REFUSED_AT_ONCE = 20  # connections of others that may read why
 LINGER_S = 2  # to read on after a refusal, so that the client gets to read it
 MAX_LINE = 1 << 18  # of the head: a query may stand in the address
 STRANGER = b"Refused: this listener answers to the programs of the user who runs it.\n"
@@ -78,7 +79,7 @@ class Connections:
     def __init__(self, server: web.Server, other_users: bool) -> None:
         self._server = server
         self.other_users = other_users
-        self.number = 0
+        self.number = self.refused = 0
         self.waiting: dict[Connection, asyncio.TimerHandle] = {}
 
     def make(self) -> Connection:
@@ -91,7 +92,7 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    __slots__ = ("_begun", "_connections", "_strange")
+    __slots__ = ("_begun", "_connections", "_lingers", "_strange")
 
     def __init__(self, connections: Connections, server: web.Server) -> None:
         super().__init__(
@@ -105,15 +106,14 @@ class Connection(web.RequestHandler):
         )
         self._connections = connections
         self._begun = False  # a request, of which the head has not arrived whole
-        self._strange = False
+        self._strange = self._lingers = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._strange = not self._connections.other_users and (None in ends or peer.stranger(*ends))
         if self._strange:
-            transport.write(_REFUSAL)
-            transport.close()
+            self._refuse(transport)
             return
         super().connection_made(transport)
         self.waits(REQUEST_S)
@@ -128,7 +128,20 @@ class Connection(web.RequestHandler):
         if not self._strange:
             super().eof_received()
 
+    def _refuse(self, transport: asyncio.Transport) -> None:
+        """The reason, and for a few at a time a moment to read it: to close with its request unread would reset the client's connection."""
+        transport.write(_REFUSAL)
+        if self._connections.refused >= REFUSED_AT_ONCE:
+            transport.close()
+            return
+        self._lingers = True
+        self._connections.refused += 1
+        transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_S, transport.close)
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._lingers:
+            self._connections.refused -= 1
         if not self._strange:
             self.works()
             self._connections.number -= 1

@@ -16,6 +16,7 @@ examples:
   sp-telemetry doctor                     in the directory where Claude Code is started
   sp-telemetry doctor --json
   sp-telemetry doctor --bundle report.json
+  sp-telemetry doctor --server            may each user of the store do what it must, and nothing else
 
 exit code 0 all is well · 1 warnings · 2 errors. The bundle holds numbers and codes only: no path, name, branch, prompt or session.
 """
@@ -24,6 +25,7 @@ MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--server", action="store_true", help="also try what each of the store's users may and may not do; changes nothing")
     parser.add_argument("--bundle", metavar="FILE", help="write a report that can be passed on; - for the terminal")
 
 
@@ -32,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
 
     home = Home.open()
     examination = examine(home)
+    if args.server:
+        from sp_telemetry.setup import doctor_access
+
+        examination.findings.extend(doctor_access.examine(home, home.settings()))
     if args.bundle:
         from sp_telemetry.setup.doctor_bundle import as_text, bundle
 

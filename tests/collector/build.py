@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sp_telemetry import resources
@@ -23,6 +24,7 @@ from tests.client.install import cache_directory
 
 CONFIGURATION = resources.path("telemetry-server/otel-collector")
 MANIFEST = CONFIGURATION / "builder.yaml"
+ASKING = Path(__file__).with_name("asking")
 NAME = "otelcol-contrib"
 PATIENCE_S = 1200
 
@@ -39,36 +41,54 @@ def version() -> str:
 def collector() -> Path:
     """The executable, built on first use; whoever asks meanwhile waits for that. Raises CollectorUnavailable."""
     text = MANIFEST.read_text()
-    home = cache_directory() / f"otelcol-{version()}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    executable = home / NAME
+    return _once(f"otelcol-{version()}", text.encode(), NAME, lambda home: _build_collector(text, home))
+
+
+def clickhouse_go() -> Path:
+    """asking/main.go: asks a ClickHouse HTTP interface with the exporter's and Grafana's own library. Raises CollectorUnavailable."""
+    files = sorted(ASKING.iterdir())
+    return _once("clickhouse-go", b"".join(file.read_bytes() for file in files), "asking", _build_asking)
+
+
+def _once(kind: str, made_of: bytes, name: str, build: Callable[[Path], Path]) -> Path:
+    """The program `name` in the cache, made where it is not there: `build` gets a folder to work in and says where it put it."""
+    home = cache_directory() / f"{kind}-{hashlib.sha256(made_of).hexdigest()[:12]}"
+    executable = home / name
     if executable.is_file():
         return executable
     if shutil.which("go") is None:
-        raise CollectorUnavailable("Go is not installed, and the collector is built from Go modules")
+        raise CollectorUnavailable(f"Go is not installed, and {name} is built from Go modules")
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the kernel however this ends
         if not executable.is_file():
-            _build(text, home, executable)
+            sources = home / "sources"
+            shutil.rmtree(sources, ignore_errors=True)  # left by one that was killed
+            sources.mkdir()
+            try:
+                os.replace(build(sources), executable)  # whole or not at all
+            finally:
+                shutil.rmtree(sources, ignore_errors=True)
     return executable
 
 
-def _build(manifest: str, home: Path, executable: Path) -> None:
+def _build_collector(manifest: str, folder: Path) -> Path:
     began = time.monotonic()
-    sources = home / "sources"
-    shutil.rmtree(sources, ignore_errors=True)  # left by one that was killed
-    sources.mkdir()
-    copy = sources / "builder.yaml"
-    copy.write_text(manifest.replace("dist:\n", f"dist:\n  output_path: {sources / 'out'}\n", 1))
+    copy = folder / "builder.yaml"
+    copy.write_text(manifest.replace("dist:\n", f"dist:\n  output_path: {folder / 'out'}\n", 1))
     _say(f"building the OpenTelemetry Collector {version()} from Go modules, once; about 2 minutes")
-    try:
-        _run(["go", "install", f"go.opentelemetry.io/collector/cmd/builder@v{version()}"], sources, GOBIN=str(sources))
-        _say("the builder is there; fetching modules and compiling")
-        _run([str(sources / "builder"), "--config", str(copy)], sources)
-        os.replace(sources / "out" / NAME, executable)  # whole or not at all
-    finally:
-        shutil.rmtree(sources, ignore_errors=True)
-    _say(f"built in {time.monotonic() - began:.0f} s: {executable}")
+    _run(["go", "install", f"go.opentelemetry.io/collector/cmd/builder@v{version()}"], folder, GOBIN=str(folder))
+    _say("the builder is there; fetching modules and compiling")
+    _run([str(folder / "builder"), "--config", str(copy)], folder)
+    _say(f"built in {time.monotonic() - began:.0f} s")
+    return folder / "out" / NAME
+
+
+def _build_asking(folder: Path) -> Path:
+    for file in ASKING.iterdir():
+        shutil.copy(file, folder)
+    _run(["go", "build", "-o", "asking", "."], folder)
+    return folder / "asking"
 
 
 def _run(command: list[str], folder: Path, **environment: str) -> None:

@@ -215,7 +215,7 @@ def test_the_server_is_started_once_for_ten_sessions_and_not_waited_for(session:
     assert lines_of(started, 1) == ["up --quiet"]
 
 
-@pytest.mark.parametrize("config", [None, "autostart = false\n"])
+@pytest.mark.parametrize("config", [None, "autostart = false\n", 'backend = "compose"\n'])
 def test_the_server_is_not_started_before_set_up_nor_against_the_setting(session: Session, config: str | None) -> None:
     session.port = NOBODY
     if config is not None:

@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import re
 import shutil
 import subprocess
 import time
+import urllib.request
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -36,9 +38,9 @@ PORTS = {
     "CLICKHOUSE_NATIVE_PORT": "clickhouse_native_port", "METRICS_PORT": "metrics_port", "HEALTH_PORT": "health_port",
     "PROMETHEUS_PORT": "prometheus_port",
 }  # fmt: skip
-SERVICES = ("clickhouse", "collector", "probe")
+SERVICES = ("clickhouse", "collector")
 OLDEST_COMPOSE = (2, 20)
-START_S, MIGRATE_S, COMMAND_S = 300, 600, 120
+START_S, READY_S, MIGRATE_S, COMMAND_S = 300, 60, 600, 120
 UP = "`sp-telemetry up` starts it; `sp-telemetry logs` shows what it says."
 
 
@@ -76,13 +78,19 @@ def state(home: Home) -> dict[str, Any] | None:
     environ = read_env(home)
     started = [one["CreatedAt"] for name, one in found.items() if name in SERVICES]
     health: dict[str, Any] = {"status": "Server available"}
-    wrong = [f"{name} {_condition(found.get(name))}" for name in SERVICES if _condition(found.get(name)) not in ("running", "healthy")]
+    # Asked themselves: what Docker knows of their health is some seconds old.
+    asked = {"clickhouse": ("clickhouse", "ping"), "collector": ("health", "")}
+    ports = {setting.removesuffix("_port"): int(environ[name]) for name, setting in PORTS.items() if environ.get(name)}
+    bind = environ.get("TELEMETRY_BIND", "127.0.0.1")
+    wrong = [f"{name} {_condition(found.get(name))}" for name in asked if _condition(found.get(name)) != "running"]
+    if not wrong:
+        wrong = [f"{name} does not answer" for name, (port, path) in asked.items() if not _answers(bind, ports[port], path)]
     if wrong:
         health = {"status": "Server not available", "reason": f"{', '.join(wrong)}.", "mend": "sp-telemetry logs; sp-telemetry restart"}
     return {
         "pid": 0,
-        "bind": environ.get("TELEMETRY_BIND", "127.0.0.1"),
-        "ports": {setting.removesuffix("_port"): int(environ[name]) for name, setting in PORTS.items() if environ.get(name)},
+        "bind": bind,
+        "ports": ports,
         "started_at": min(map(_moment, started)),
         "version": ", ".join(found[name]["Image"] for name in ("collector", "clickhouse") if name in found),
         "health": health,
@@ -101,6 +109,11 @@ def up(home: Home, environ: Mapping[str, str] = os.environ) -> bool:
     _compose(home, *arguments, "clickhouse", timeout=START_S + 60)
     migrate(home, settings)
     _compose(home, *arguments, timeout=START_S + 60)
+    deadline = time.monotonic() + READY_S  # Docker may still take something for healthy that was, before it was started again
+    while (said := state(home)) is None or "reason" in said["health"]:
+        if time.monotonic() > deadline:
+            raise ServerUnreachable(f"The stack is not ready: {said['health']['reason'] if said else 'it has ended.'}", UP)
+        time.sleep(0.5)
     return started
 
 
@@ -201,10 +214,18 @@ def _containers(home: Home) -> list[dict[str, Any]]:
 
 
 def _condition(container: Mapping[str, Any] | None) -> str:
-    """running, healthy, starting, unhealthy, exited, …; missing where there is no container."""
-    if container is None:
-        return "missing"
-    return container.get("Health") or container["State"] if container["State"] == "running" else container["State"]
+    """running, restarting, exited, …; missing where there is no container."""
+    return "missing" if container is None else container["State"]
+
+
+def _answers(bind: str, port: int, path: str) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{host}:{port}/{path}", timeout=5):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def _moment(text: str) -> float:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import re
 
 import pytest
 
 from sp_telemetry import resources
-from sp_telemetry.privacy import sql
+from sp_telemetry.privacy import collector, sql
+from sp_telemetry.privacy.ottl import HARMLESS, HARMLESS_WORDS
 from sp_telemetry.privacy.patterns import PATTERNS
-from sp_telemetry.privacy.policy import ATTRIBUTES, COLUMNS, EVENTS, HASH_COLUMNS, ID_COLUMNS, KEPT, LEVELS, TREATMENTS, Policy
+from sp_telemetry.privacy.policy import ATTRIBUTES, COLUMNS, CONTEXT, EVENTS, HASH_COLUMNS, ID_COLUMNS, KEPT, LEVELS, TREATMENTS, Policy
 from sp_telemetry.privacy.vocabulary import NAME_WORDS, PHRASES, WORDS
 from tests.recordings.reading import recordings
+from tests.store.examples import example
 
 #: from what keeps nothing to what keeps most
 TIGHTNESS = ("drop", "hash", "phrases", "known", "version", "identifier", "number", "relative", "person", "text", "content")
@@ -19,6 +22,31 @@ TIGHTNESS = ("drop", "hash", "phrases", "known", "version", "identifier", "numbe
 
 def test_the_shipped_sql_is_the_rendering():
     assert resources.path("telemetry-server/clickhouse/views/00_privacy.sql").read_text() == sql.render()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_shipped_policies_of_the_collector_are_the_rendering(level):
+    shipped = resources.path(f"telemetry-server/otel-collector/privacy/{level}.yaml").read_text()
+    assert shipped == collector.render(Policy(level)), f"python -m sp_telemetry.privacy.collector {level} writes it"
+
+
+def test_a_context_record_is_what_the_view_reads():
+    view = resources.path("telemetry-server/clickhouse/views/21_context.sql").read_text()
+    assert set(re.findall(r"\['(context\.\w+|session\.id)'\]", view)) == set(CONTEXT)
+
+
+def test_what_the_collector_takes_for_harmless_no_pattern_touches():
+    chance = random.Random(161)
+    for _ in range(3000):
+        text = example(chance.choice((HARMLESS, HARMLESS_WORDS)), chance)
+        assert re.fullmatch(f"{HARMLESS}|{HARMLESS_WORDS}", text)
+        assert [pattern.name for pattern in PATTERNS if re.search(pattern.regex, text)] == [], text
+
+
+def test_the_collectors_salt_is_the_only_thing_that_it_reads_from_elsewhere():
+    for level in LEVELS:
+        text = collector.render(Policy(level))
+        assert collector.SALT_FILE in text and "$" not in text.replace("$$", "").replace(collector.SALT_FILE, "")
 
 
 def test_every_attribute_has_a_kind_and_every_kind_a_treatment_at_each_level():

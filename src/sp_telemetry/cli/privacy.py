@@ -29,6 +29,8 @@ examples:
   sp-telemetry privacy apply --level standard        from now on
   sp-telemetry privacy apply --to-stored             bring what is stored down to the policy, for good
   sp-telemetry privacy apply --to-stored --check     how many rows that would change
+  sp-telemetry privacy render > policy.yaml          the policy for an OpenTelemetry Collector, own rules included
+  sp-telemetry privacy render --for sql              the same as the store's functions
 
 Own rules are in privacy.toml in the home directory; docs/privacy.md describes them.
 """
@@ -40,7 +42,7 @@ WAIT_S = 30
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="show|check|apply", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="show|check|apply|render", required=True)
     show = actions.add_parser("show", help="what is in force")
     show.add_argument("--attributes", action="store_true", help="each attribute, what it is and what becomes of it")
     show.add_argument("--json", action="store_true", help="for machines")
@@ -53,11 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     apply.add_argument("--to-stored", action="store_true", help="what is stored too; it can't be undone")
     apply.add_argument("--check", action="store_true", help="change nothing, say what would change")
     apply.add_argument("--yes", action="store_true", help="ask nothing")
+    render = actions.add_parser("render", help="print the policy for what applies it")
+    render.add_argument("--for", dest="form", choices=("collector", "sql"), default="collector", help="default: %(default)s")
+    render.add_argument("--level", choices=LEVELS, help="default: the level of this installation")
 
 
 def run(args: argparse.Namespace) -> int:
     home = Home.open()
-    return {"show": _show, "check": _check, "apply": _apply}[args.action](home, args)
+    return {"show": _show, "check": _check, "apply": _apply, "render": _render}[args.action](home, args)
 
 
 def _show(home: Home, args: argparse.Namespace) -> int:
@@ -130,6 +135,15 @@ def _apply(home: Home, args: argparse.Namespace) -> int:
     if not args.check or level == home.settings().privacy_level:
         print(f"In force: {describe(_wait_for(home, policy))}.", flush=True)
     return _to_stored(home, policy, args) if args.to_stored else 0
+
+
+def _render(home: Home, args: argparse.Namespace) -> int:
+    from sp_telemetry.privacy import collector, sql
+
+    with _engine() as run:
+        policy = own.load(home.path, args.level or home.settings().privacy_level, run)
+    print((collector if args.form == "collector" else sql).render(policy), end="")
+    return 0
 
 
 def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:

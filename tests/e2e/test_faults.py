@@ -1,290 +1,38 @@
-"""What a machine does to a server: no room, no memory, no files, no disk, another time. It refuses, says why, and goes on by itself."""
+"""What a machine does to a server: no memory, no files, no store; what it acknowledged is on the disk. It refuses, says why, and goes on by
+itself."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
-from sp_telemetry.errors import ServerUnreachable
-from sp_telemetry.setup import service
-from sp_telemetry.setup.replay import GRPC_METHODS
 from tests.conftest import require
-from tests.server import PROTOBUF, Server, as_protobuf, context, log_request, server, wait_for
+from tests.e2e.faults import (
+    assert_refused,
+    assert_said,
+    assert_stored_once_and_again_after_a_restart,
+    assert_well,
+    event,
+    health,
+    numbers,
+    request,
+)
+from tests.server import PROTOBUF, Server, server
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux"),
     pytest.mark.timeout(300),
 ]
-SESSION = "00000000-0000-0000-0000-0000000000fa"
-DAY_S = 86400
-
-
-def event(number: int, **more: Any) -> dict[str, Any]:
-    told = {"session.id": SESSION, "event.sequence": number, "cost_usd": 0.5, "input_tokens": 1}
-    return {"name": "api_request", "time_ns": time.time_ns(), **told, **more}
-
-
-def request(*events: dict[str, Any]) -> bytes:
-    return as_protobuf(log_request(list(events)))
-
-
-def numbers(of: Server) -> list[int]:
-    """The numbers of all events as they are stored, once for each row that a reader sees."""
-    return [row[0] for row in of.query("SELECT event_sequence FROM telemetry.telemetry_events FINAL ORDER BY ALL")]
-
-
-def health(of: Server) -> tuple[int, dict[str, Any]]:
-    status, text = of.get("health", "/")
-    return status, json.loads(text)
-
-
-def assert_refused(of: Server, body: bytes, why: str) -> None:
-    """Over HTTP and gRPC: come again, and the reason; nowhere the engine's own words."""
-    status, headers, text = of.post("logs", body)
-    assert (status, headers.get("retry-after")) == (503, "5"), text
-    assert why.encode() in text and b"DB::Exception" not in text
-    with grpc.insecure_channel(f"127.0.0.1:{of.ports['otlp_grpc']}") as channel, pytest.raises(grpc.RpcError) as refused:
-        channel.unary_unary(GRPC_METHODS["logs"])(body, timeout=30)
-    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE and why in refused.value.details()
-    assert ("grpc-retry-pushback-ms", "5000") in refused.value.trailing_metadata()
-
-
-def assert_said(of: Server, why: str) -> None:
-    """By the health check, the metrics and `status`, and in the log once."""
-    status, state = health(of)
-    assert (status, state["status"], state["reason"]) == (503, "Store unavailable", f"{why}.")
-    assert state["mend"]
-    assert of.metrics()["sp_telemetry_store_available"] == 0
-    told = of.command("status")
-    assert told.returncode == 5, told.stderr
-    assert f"trouble   {why}. {state['mend']}." in told.stdout
-    assert json.loads(of.command("status", "--json").stdout)["reason"] == f"{why}."
-    log = (of.home.logs / "server.log").read_text()
-    assert log.count(f"{why}. Senders are told to try again.") == 1 and "Traceback" not in log and "DB::Exception" not in log
-
-
-def assert_well(of: Server, pid: int) -> None:
-    """The same process, and nothing broken in its store."""
-    assert wait_for(lambda: health(of)[0] == 200), health(of)
-    assert of.metrics()["sp_telemetry_store_available"] == 1
-    told = of.command("status")
-    assert (told.returncode, "trouble" in told.stdout) == (0, False)
-    assert json.loads(of.command("status", "--json").stdout)["pid"] == pid
-    assert broken_parts(of) == []
-
-
-def broken_parts(of: Server) -> list[Path]:
-    """Parts that the engine has put aside because it can't read them."""
-    return list(of.home.store.glob("store/*/*/detached/*"))
-
-
-def assert_stored_once_and_again_after_a_restart(of: Server, wanted: list[int]) -> None:
-    assert numbers(of) == wanted
-    of.restart()
-    assert numbers(of) == wanted
-    assert_summaries_are_those_of_the_events(of)
-    assert broken_parts(of) == []
-
-
-def assert_summaries_are_those_of_the_events(of: Server) -> None:
-    """Summaries are brought up to date when a server ends; it has been started anew."""
-    raw = "SELECT {}, count(), sum(cost_usd) FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request' GROUP BY 1 ORDER BY 1"
-    kept = "SELECT session_id, requests, cost_usd FROM telemetry.session_summaries FINAL ORDER BY 1"
-    assert of.query(kept) == of.query(raw.format("session_id"))
-    kept = "SELECT toString((hour, feature)), sum(requests), sum(cost_usd) FROM telemetry.usage_hourly FINAL GROUP BY 1 ORDER BY 1"
-    assert of.query(kept) == of.query(raw.format("toString((toDateTime(toStartOfHour(timestamp), 'UTC'), feature))"))
-
-
-# ---- the disk: a mount namespace of the server's own, gone with its last process, whatever happens to the test
-
-
-class Room:
-    """A mount namespace. What is mounted there, nobody else sees; `outside` is how we look in."""
-
-    def __init__(self) -> None:
-        self._holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "110"])
-        ours = os.readlink("/proc/self/ns/mnt")
-        inside = f"/proc/{self._holder.pid}/ns/mnt"
-        ready = wait_for(lambda: self._holder.poll() is not None or os.readlink(inside) != ours, 10, 0.005)
-        require(ready and self._holder.poll() is None, "a mount namespace needs root")
-
-    @property
-    def enter(self) -> list[str]:
-        return ["nsenter", "--target", str(self._holder.pid), "--mount"]
-
-    def run(self, *command: str | Path) -> None:
-        subprocess.run([*self.enter, *map(str, command)], check=True)
-
-    def outside(self, inside: Path) -> Path:
-        return Path(f"/proc/{self._holder.pid}/root{inside}")
-
-    def close(self) -> None:
-        self._holder.kill()
-        self._holder.wait()
-
-
-class InRoom(Server):
-    """A server whose home lies in a room."""
-
-    def __init__(self, room: Room, folder: Path, **settings: str) -> None:
-        super().__init__(room.outside(folder), **settings)
-        self.room, self.folder = room, folder
-
-    def up(self) -> InRoom:
-        done = self.command("up")
-        assert done.returncode == 0, done.stderr
-        self.running = service.running(self.home)
-        return self
-
-    def command(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [*self.room.enter, sys.executable, "-m", "sp_telemetry.cli.main", *arguments],
-            env={**self.environ, "SP_TELEMETRY_HOME": str(self.folder)},
-            capture_output=True, text=True, timeout=timeout,
-        )  # fmt: skip
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    made = Room()
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@contextmanager
-def small_disk(room: Room, at: Path, mib: int) -> Iterator[InRoom]:
-    at.mkdir()
-    room.run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", at)
-    placed = InRoom(room, at / "home")
-    try:
-        yield placed
-    finally:
-        placed.down()
-
-
-def fill(file: Path) -> None:
-    with open(file, "wb", buffering=0) as out:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while out.write(b"x" * size) == size:
-                    pass
-            except OSError:
-                pass
-
-
-FULL = "The disk of the store is full"
-
-
-@pytest.mark.needs("unshare", "nsenter", "mount")
-def test_a_full_disk_refuses_and_room_is_all_it_takes_to_go_on(room, tmp_path):
-    with small_disk(room, tmp_path / "small", 64) as placed:
-        placed.up()
-        pid, ballast = placed.running.pid, placed.home.path.parent / "ballast"
-        first = request(event(1))
-        placed.stored("logs", first)
-        fill(ballast)
-        refused = [request(event(number)) for number in range(2, 6)]
-        for body in refused:
-            assert_refused(placed, body, FULL)
-        assert_said(placed, FULL)
-        assert numbers(placed) == [1], "what is stored can still be read"
-        ballast.unlink()
-        assert health(placed)[0] == 503, "nothing has been accepted yet, for all that is known"
-        for body in (*refused, first):
-            placed.stored("logs", body)
-        assert_well(placed, pid)
-        assert_stored_once_and_again_after_a_restart(placed, [1, 2, 3, 4, 5])
-
-
-@pytest.mark.long
-@pytest.mark.needs("unshare", "nsenter", "mount")
-def test_a_disk_that_fills_up_under_load_keeps_what_was_acknowledged(room, tmp_path):
-    """Not at a moment that we choose: while parts are written and merged, over and over."""
-    with small_disk(room, tmp_path / "small", 20) as placed:
-        placed.up()
-        acknowledged, number = [], 0
-        for _ in range(2):
-            refused = 0
-            ballast = placed.home.path.parent / "ballast"
-            with open(ballast, "wb", buffering=0) as out:
-                while refused < 5:
-                    number += 1
-                    status, _, text = placed.post("logs", request(event(number)))
-                    assert status in (200, 503), text
-                    acknowledged += [number] if status == 200 else []
-                    refused += status == 503
-                    with suppress(OSError):
-                        out.write(b"x" * (1 << 20))
-            ballast.unlink()
-        assert len(acknowledged) > 10
-        placed.stored("logs", request(event(number + 1)))
-        found = numbers(placed)
-        assert sorted(set(found)) == found and set(acknowledged) <= set(found)
-        assert_stored_once_and_again_after_a_restart(placed, found)
-
-
-@pytest.mark.needs("unshare", "nsenter", "mount")
-def test_a_start_without_room_fails_in_a_sentence_and_the_next_one_with_room_works(room, tmp_path):
-    with small_disk(room, tmp_path / "small", 32) as placed:
-        placed.up()
-        placed.stored("logs", request(event(1)))
-        placed.down()
-        ballast = placed.home.path.parent / "ballast"
-        fill(ballast)
-        told = placed.command("up")
-        assert told.returncode == 1
-        lines = told.stderr.splitlines()
-        assert (
-            len(lines) == 2
-            and lines[0].startswith("sp-telemetry: The server did not start: ")
-            and "disk" in lines[0]
-            and "is full." in lines[0]
-        ), told.stderr
-        assert str(placed.folder / "logs") in lines[1]
-        assert len(told.stderr) < 500 and "Traceback" not in told.stderr and "DB::Exception" not in told.stderr
-        ballast.unlink()
-        placed.up()
-        assert_stored_once_and_again_after_a_restart(placed, [1])
-
-
-@pytest.mark.needs("unshare", "nsenter", "mount")
-def test_a_store_that_turns_read_only_refuses_until_it_can_be_written(room, tmp_path):
-    placed = InRoom(room, tmp_path / "home")
-    try:
-        placed.up()
-        pid, store = placed.running.pid, placed.folder / "store"
-        placed.stored("logs", request(event(1)))
-        room.run("mount", "--bind", store, store)
-        room.run("mount", "-o", "remount,ro,bind", store)
-        second = request(event(2))
-        assert_refused(placed, second, "The store can't be written")
-        assert_said(placed, "The store can't be written")
-        assert numbers(placed) == [1]
-        room.run("umount", "--lazy", store)
-        placed.stored("logs", second)
-        assert_well(placed, pid)
-        assert_stored_once_and_again_after_a_restart(placed, [1, 2])
-    finally:
-        placed.down()
-
-
-# ---- faults of one server, one after the other
 
 
 @pytest.fixture(scope="module")
@@ -396,98 +144,6 @@ def test_without_memory_a_request_is_refused_and_never_rejected(fresh):
     fresh.stored("logs", large)
     assert_well(fresh, pid)
     assert_stored_once_and_again_after_a_restart(fresh, list(range(5001)))
-
-
-# ---- the clock
-
-
-class Skewed(Server):
-    """A server whose clock is the machine's plus so many seconds."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "home")
-        self._offset = folder / "offset"
-        self.set_clock(0)
-        self._process: subprocess.Popen | None = None
-
-    def set_clock(self, seconds: int) -> None:
-        draft = self._offset.with_suffix(".new")
-        draft.write_text(str(seconds))
-        draft.replace(self._offset)
-
-    def up(self) -> Skewed:
-        self.home.make()
-        script = Path(__file__).with_name("skewed_serve.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), str(self._offset), "--log-file", str(self.home.logs / "server.log")],
-            env={**self.environ, "SP_TELEMETRY_HOME": str(self.home.path)},
-        )
-        self.running = wait_for(self._running, 30, 0.02)
-        assert self.running
-        return self
-
-    def _running(self) -> service.Running | None:
-        try:
-            return service.running(self.home)
-        except ServerUnreachable:
-            return None
-
-    def down(self) -> None:
-        if self._process:
-            self._process.terminate()
-            self._process.wait(30)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(30)
-        self.home.server_file.unlink()
-
-
-@pytest.fixture
-def skewed(tmp_path: Path) -> Iterator[Skewed]:
-    made = Skewed(tmp_path)
-    try:
-        yield made.up()
-    finally:
-        made.down()
-
-
-def told_by_feature(of: Server) -> dict[str, int]:
-    return dict(map(tuple, of.query("SELECT feature, count() FROM telemetry.telemetry_events FINAL GROUP BY 1")))
-
-
-def test_a_clock_set_forward_and_back_loses_no_event_no_attribution_and_no_summary(skewed):
-    begun, number = time.time_ns(), 0
-    for ahead in (0, DAY_S, 0, -DAY_S, 0):
-        skewed.set_clock(ahead)
-        number += 2
-        bodies = [request(event(number)), request(event(number + 1))]
-        for body in (*bodies, bodies[0]):
-            skewed.stored("logs", body)
-        [[newest]] = skewed.query(
-            "SELECT toFloat64(received_at) FROM telemetry.telemetry_events WHERE event_sequence = {n:UInt8}", n=number + 1
-        )
-        assert newest == pytest.approx(time.time() + ahead, abs=60), "the clock of the test is not the server's"
-        # context that comes late, for what has just come
-        skewed.stored("logs", request(context(SESSION, begun + number, feature=f"{number:03}-f")))
-        assert wait_for(lambda number=number: set(told_by_feature(skewed)) == {f"{number:03}-f"}), (ahead, told_by_feature(skewed))
-    assert skewed.metrics()["sp_telemetry_events_duplicate"] == 5
-    assert_stored_once_and_again_after_a_restart(skewed, list(range(2, 12)))
-
-
-def test_a_clock_set_back_while_the_server_was_down_or_killed_leaves_no_summary_behind(skewed):
-    begun = time.time_ns()
-    skewed.set_clock(DAY_S)
-    skewed.stored("logs", request(context(SESSION, begun, feature="001-f"), event(1)))
-    skewed.down()
-    skewed.set_clock(0)
-    skewed.up()
-    skewed.stored("logs", request(event(2)))
-    skewed.stored("logs", request(context(SESSION, begun + 1, feature="002-f")))
-    assert wait_for(lambda: told_by_feature(skewed) == {"002-f": 2})
-    skewed.kill()
-    skewed.up()
-    assert_stored_once_and_again_after_a_restart(skewed, [1, 2])
 
 
 # ---- fsync before acknowledgement

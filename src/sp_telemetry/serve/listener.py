@@ -136,8 +136,11 @@ class Connection(web.RequestHandler):
             return
         self._lingers = True
         self._connections.refused += 1
-        transport.write_eof()
-        asyncio.get_running_loop().call_later(LINGER_S, transport.close)
+        try:
+            transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, transport.close)
+        except OSError:  # it has gone already
+            transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._lingers:

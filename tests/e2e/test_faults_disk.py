@@ -1,0 +1,204 @@
+"""What a disk does to a server: no room, read-only. In a mount namespace of the server's own, gone with its last process, whatever happens
+to the test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from sp_telemetry.setup import service
+from tests.conftest import require
+from tests.e2e.faults import (
+    assert_refused,
+    assert_said,
+    assert_stored_once_and_again_after_a_restart,
+    assert_well,
+    event,
+    health,
+    numbers,
+    request,
+)
+from tests.server import Server, wait_for
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux"),
+    pytest.mark.timeout(300),
+]
+
+
+class Room:
+    """A mount namespace. What is mounted there, nobody else sees; `outside` is how we look in."""
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "110"])
+        ours = os.readlink("/proc/self/ns/mnt")
+        inside = f"/proc/{self._holder.pid}/ns/mnt"
+        ready = wait_for(lambda: self._holder.poll() is not None or os.readlink(inside) != ours, 10, 0.005)
+        require(ready and self._holder.poll() is None, "a mount namespace needs root")
+
+    @property
+    def enter(self) -> list[str]:
+        return ["nsenter", "--target", str(self._holder.pid), "--mount"]
+
+    def run(self, *command: str | Path) -> None:
+        subprocess.run([*self.enter, *map(str, command)], check=True)
+
+    def outside(self, inside: Path) -> Path:
+        return Path(f"/proc/{self._holder.pid}/root{inside}")
+
+    def close(self) -> None:
+        self._holder.kill()
+        self._holder.wait()
+
+
+class InRoom(Server):
+    """A server whose home lies in a room."""
+
+    def __init__(self, room: Room, folder: Path, **settings: str) -> None:
+        super().__init__(room.outside(folder), **settings)
+        self.room, self.folder = room, folder
+
+    def up(self) -> InRoom:
+        done = self.command("up")
+        assert done.returncode == 0, done.stderr
+        self.running = service.running(self.home)
+        return self
+
+    def command(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*self.room.enter, sys.executable, "-m", "sp_telemetry.cli.main", *arguments],
+            env={**self.environ, "SP_TELEMETRY_HOME": str(self.folder)},
+            capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def small_disk(room: Room, at: Path, mib: int) -> Iterator[InRoom]:
+    at.mkdir()
+    room.run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", at)
+    placed = InRoom(room, at / "home")
+    try:
+        yield placed
+    finally:
+        placed.down()
+
+
+def fill(file: Path) -> None:
+    with open(file, "wb", buffering=0) as out:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while out.write(b"x" * size) == size:
+                    pass
+            except OSError:
+                pass
+
+
+FULL = "The disk of the store is full"
+
+
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_a_full_disk_refuses_and_room_is_all_it_takes_to_go_on(room, tmp_path):
+    with small_disk(room, tmp_path / "small", 64) as placed:
+        placed.up()
+        pid, ballast = placed.running.pid, placed.home.path.parent / "ballast"
+        first = request(event(1))
+        placed.stored("logs", first)
+        fill(ballast)
+        refused = [request(event(number)) for number in range(2, 6)]
+        for body in refused:
+            assert_refused(placed, body, FULL)
+        assert_said(placed, FULL)
+        assert numbers(placed) == [1], "what is stored can still be read"
+        ballast.unlink()
+        assert health(placed)[0] == 503, "nothing has been accepted yet, for all that is known"
+        for body in (*refused, first):
+            placed.stored("logs", body)
+        assert_well(placed, pid)
+        assert_stored_once_and_again_after_a_restart(placed, [1, 2, 3, 4, 5])
+
+
+@pytest.mark.long
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_a_disk_that_fills_up_under_load_keeps_what_was_acknowledged(room, tmp_path):
+    """Not at a moment that we choose: while parts are written and merged, over and over."""
+    with small_disk(room, tmp_path / "small", 20) as placed:
+        placed.up()
+        acknowledged, number = [], 0
+        for _ in range(2):
+            refused = 0
+            ballast = placed.home.path.parent / "ballast"
+            with open(ballast, "wb", buffering=0) as out:
+                while refused < 5:
+                    number += 1
+                    status, _, text = placed.post("logs", request(event(number)))
+                    assert status in (200, 503), text
+                    acknowledged += [number] if status == 200 else []
+                    refused += status == 503
+                    with suppress(OSError):
+                        out.write(b"x" * (1 << 20))
+            ballast.unlink()
+        assert len(acknowledged) > 10
+        placed.stored("logs", request(event(number + 1)))
+        found = numbers(placed)
+        assert sorted(set(found)) == found and set(acknowledged) <= set(found)
+        assert_stored_once_and_again_after_a_restart(placed, found)
+
+
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_a_start_without_room_fails_in_a_sentence_and_the_next_one_with_room_works(room, tmp_path):
+    with small_disk(room, tmp_path / "small", 32) as placed:
+        placed.up()
+        placed.stored("logs", request(event(1)))
+        placed.down()
+        ballast = placed.home.path.parent / "ballast"
+        fill(ballast)
+        told = placed.command("up")
+        assert told.returncode == 1
+        lines = told.stderr.splitlines()
+        assert (
+            len(lines) == 2
+            and lines[0].startswith("sp-telemetry: The server did not start: ")
+            and "disk" in lines[0]
+            and "is full." in lines[0]
+        ), told.stderr
+        assert str(placed.folder / "logs") in lines[1]
+        assert len(told.stderr) < 500 and "Traceback" not in told.stderr and "DB::Exception" not in told.stderr
+        ballast.unlink()
+        placed.up()
+        assert_stored_once_and_again_after_a_restart(placed, [1])
+
+
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_a_store_that_turns_read_only_refuses_until_it_can_be_written(room, tmp_path):
+    placed = InRoom(room, tmp_path / "home")
+    try:
+        placed.up()
+        pid, store = placed.running.pid, placed.folder / "store"
+        placed.stored("logs", request(event(1)))
+        room.run("mount", "--bind", store, store)
+        room.run("mount", "-o", "remount,ro,bind", store)
+        second = request(event(2))
+        assert_refused(placed, second, "The store can't be written")
+        assert_said(placed, "The store can't be written")
+        assert numbers(placed) == [1]
+        room.run("umount", "--lazy", store)
+        placed.stored("logs", second)
+        assert_well(placed, pid)
+        assert_stored_once_and_again_after_a_restart(placed, [1, 2])
+    finally:
+        placed.down()

@@ -1,0 +1,170 @@
+"""Every shipped report over rows made for it: totals, gaps, days, versions, and nothing at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from sp_telemetry.errors import NothingStored
+from sp_telemetry.reports.catalogue import ATTRIBUTED, REPORTS, UNATTRIBUTED
+from sp_telemetry.reports.parameters import parameters
+from sp_telemetry.store import maintenance
+from sp_telemetry.store.client import Client
+from tests.store.clickhouse_server import Server
+from tests.store.reporting import clear, client, report, server
+
+__all__ = ["client", "server"]  # fixtures
+
+
+def write(server: Server, rows: list[dict[str, Any]]) -> None:
+    clear(server)
+    lines = "\n".join(json.dumps({"version": 1, "event_id": number, **row}) for number, row in enumerate(rows))
+    columns = ", ".join(dict.fromkeys(["version", "event_id", *(name for row in rows for name in row)]))
+    server.owner(f"INSERT INTO telemetry.telemetry_events ({columns}) FORMAT JSONEachRow\n{lines}")
+
+
+def settle(server: Server) -> None:
+    """Summaries of all that is stored, and something written later, so that they are believed."""
+    columns = "(timestamp, received_at, event_type, session_id)"
+    server.owner(f"INSERT INTO telemetry.telemetry_events {columns} VALUES (now64(9), now64(9), 'x', 'later')")
+    with server.engine.handle() as handle:
+        maintenance.summarise(handle, 0)
+    assert int(server.owner("SELECT max(version) FROM telemetry.session_summaries")) > 1e18
+
+
+NAMES = st.sampled_from(["", "", "1-a", "02-b", "33-c"])
+ROW = st.fixed_dictionaries(
+    {
+        "timestamp": st.integers(0, 86400 * 40).map(lambda s: (datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=s)).strftime("%F %T")),
+        "event_type": st.sampled_from(["api_request", "api_request", "api_request", "tool_result"]),
+        "session_id": st.sampled_from(["s1", "s2", "s3"]),
+        "user_id": st.sampled_from(["", "ada", "grace"]),
+        "model": st.sampled_from(["", "large", "small"]),
+        "chapter_context": NAMES, "feature": NAMES, "branch": NAMES, "workflow_step": NAMES, "project": NAMES,
+        "cost_usd": st.one_of(st.just(0.0), st.floats(0, 50, allow_nan=False)),
+        "token_count": st.sampled_from([0, 5, 100]),
+    }
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(ROW, min_size=1, max_size=40),
+    by=st.lists(st.sampled_from(REPORTS["cost"].groupings), min_size=1, max_size=3, unique=True),
+)
+def test_every_grouping_adds_up_to_what_is_stored(server: Server, client: Client, rows: list[dict[str, Any]], by: list[str]) -> None:
+    write(server, rows)
+    requests = [row for row in rows if row["event_type"] == "api_request"]
+    if not requests:
+        with pytest.raises(NothingStored):
+            report(client, "cost", ",".join(by))
+        return
+    result = report(client, "cost", ",".join(by), tz="America/St_Johns")
+    raw = math.fsum(row["cost_usd"] for row in requests)
+    for shown in (math.fsum(row["cost_usd"] for row in result.rows), result.total["cost_usd"]):
+        assert shown == pytest.approx(raw, abs=1e-9)
+    assert sum(row["requests"] for row in result.rows) == len(requests)
+    unpriced = [row for row in requests if row["cost_usd"] == 0 and row["token_count"]]
+    assert result.coverage["unpriced_requests"] == len(unpriced)
+    assert result.coverage["unpriced_tokens"] == sum(row["token_count"] for row in unpriced)
+    first = [row[by[0]] for row in result.rows]
+    assert UNATTRIBUTED not in first[: len(first) - first.count(UNATTRIBUTED)]  # last, always
+    if by[0] in ATTRIBUTED and len(by) == 1:
+        assert first[-1] == UNATTRIBUTED
+
+
+RUNS = st.lists(st.tuples(st.integers(1, 12), st.sets(st.integers(0, 11), max_size=4)), min_size=1, max_size=3)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sessions=st.lists(RUNS, min_size=1, max_size=3))
+@example(sessions=[[(3, {0}), (5, {0, 3})]])  # 1, 2, 1, 2, 4: as many and as much as 0 to 4
+def test_what_is_missing_is_found_without_any_order_of_time(
+    server: Server, client: Client, sessions: list[list[tuple[int, set[int]]]]
+) -> None:
+    """Runs of a session lose numbers, but none of them one that is the last of any: those are the ones that can't be told."""
+    rows, lost, second = [], 0, 0
+    for number, runs in enumerate(sessions):
+        last = {length - 1 for length, _ in runs}
+        for length, missing in runs:
+            missing = {each for each in missing if each < length} - last
+            lost += len(missing)
+            for sequence in set(range(length)) - missing:
+                second += 1
+                moment = datetime(2026, 3, 1, tzinfo=UTC) + timedelta(seconds=second * 7919 % 86400)
+                when, session = f"{moment:%F %T}", f"s{number}"
+                rows.append(
+                    {"timestamp": when, "event_type": "api_request", "session_id": session, "event_sequence": sequence, "cost_usd": 1.0}
+                )
+    write(server, rows)
+    for _ in ("before", "after"):
+        coverage = report(client, "cost", "chapter").coverage
+        assert (coverage["gaps"], coverage["received"], coverage["sessions"]) == (lost, len(rows), len(sessions))
+        settle(server)
+
+
+def test_a_process_under_way_at_the_start_of_the_range_is_not_a_gap(server: Server, client: Client) -> None:
+    start = datetime(2026, 3, 1, 20, tzinfo=UTC)
+    numbers = [*range(12), *range(4)]  # resumed once, after four hours of an hour each number
+    rows = [
+        {
+            "timestamp": f"{start + timedelta(hours=hour):%F %T}",
+            "event_type": "api_request",
+            "session_id": "s",
+            "event_sequence": number,
+            "cost_usd": 1.0,
+        }
+        for hour, number in enumerate(numbers)
+        if number != 9
+    ]
+    write(server, rows)
+    for _ in ("before", "after"):
+        coverage = report(client, "cost", "day", start="2026-03-02T02:30", tz="UTC").coverage
+        assert (coverage["received"], coverage["gaps"]) == (8, 1)
+        settle(server)
+
+
+def test_days_are_cut_in_the_zone_also_when_it_changes_its_clocks(server: Server, client: Client) -> None:
+    at = ["2026-03-28 22:59:59", "2026-03-28 23:00:00", "2026-03-29 21:59:59", "2026-03-29 22:00:00"]  # Berlin: summer from the 29th on
+    write(
+        server,
+        [{"timestamp": each, "event_type": "api_request", "session_id": "s", "cost_usd": 2.0**place} for place, each in enumerate(at)],
+    )
+    result = report(client, "cost", "day", start="2026-03-28", tz="Europe/Berlin")
+    assert [(row["day"], row["cost_usd"]) for row in result.rows] == [("2026-03-30", 8.0), ("2026-03-29", 6.0), ("2026-03-28", 1.0)]
+    only = report(client, "cost", "day", start="2026-03-29", end="2026-03-29", tz="Europe/Berlin")
+    assert only.total["cost_usd"] == 6.0
+    asked = {**parameters(REPORTS["cost"], by="day", tz="Europe/Berlin").for_query(), "from": "2026-03-29", "to": "2026-03-29"}
+    assert client.query(REPORTS["cost"].sql(), asked).records()[-1]["cost_usd"] == 6.0  # as typed behind curl
+
+
+def test_the_newer_copy_of_an_event_counts(server: Server, client: Client) -> None:
+    same = {"timestamp": "2026-03-01 10:00:00", "event_type": "api_request", "session_id": "s", "event_id": 7, "cost_usd": 1.0}
+    write(server, [same | {"version": 1}])
+    server.owner("INSERT INTO telemetry.telemetry_events (timestamp, event_type, session_id, event_id, cost_usd, version, chapter_context) "
+                 "VALUES ('2026-03-01 10:00:00', 'api_request', 's', 7, 1, 2, '33-c')")  # fmt: skip
+    result = report(client, "cost", "chapter", tz="UTC")
+    assert [(row["chapter"], row["cost_usd"]) for row in result.rows] == [("33-c", 1.0), (UNATTRIBUTED, 0.0)]
+
+
+def test_versions_with_a_known_fault_are_named(server: Server, client: Client) -> None:
+    base = {"timestamp": "2026-03-01 10:00:00", "event_type": "api_request", "session_id": "s", "cost_usd": 1.0}
+    versions = ["2.1.190", "2.1.191", "2.1.211", "2.1.212", "2.1.3300"]
+    write(server, [base | {"service_version": version, "event_sequence": number} for number, version in enumerate(versions)])
+    for _ in ("before", "after"):
+        assert report(client, "cost", "chapter").coverage["chunked_versions"] == ["2.1.191", "2.1.211"]
+        settle(server)
+
+
+def test_an_empty_store_says_what_to_do(server: Server, client: Client) -> None:
+    clear(server)
+    for name in REPORTS:
+        with pytest.raises(NothingStored, match="Nothing is stored yet") as failure:
+            report(client, name, REPORTS[name].default_by)
+        assert "telemetry-setup" in failure.value.hint

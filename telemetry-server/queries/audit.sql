@@ -109,7 +109,7 @@ SELECT
     maxIf(e.cost_factor, e.cost_factor != 1) AS most_factor,
     sumIf(e.telemetry_usd - e.transcript_usd, side = 'both' AND e.unpriced = 0) AS cost_differs_usd,
     arraySlice(arraySort(groupArrayIf((e.first_at, e.request_id, e.message_id, e.query_source, e.telemetry_tokens, e.transcript_tokens,
-        e.telemetry_usd, e.transcript_usd), finding != 0)), 1, {details:UInt32}) AS details
+        e.telemetry_usd, e.transcript_usd), finding != 0 AND {details:UInt32} != 0)), 1, {details:UInt32}) AS details
 FROM explained AS e
 GROUP BY session_id, model, version, side, reason, filled
 ORDER BY first_at, session_id, model, version, side, reason, filled

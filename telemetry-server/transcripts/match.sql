@@ -137,3 +137,4 @@ SELECT
     anyIf(m.query_source, found) AS query_source
 FROM matched AS m
 GROUP BY session_id, model, service_version, side, finding
+SETTINGS min_insert_block_size_rows = 65536 -- not all rows in memory at once

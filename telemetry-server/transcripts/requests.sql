@@ -72,11 +72,12 @@ FROM
            [CAST(('', tokens.1, tokens.2, tokens.3, tokens.4, tokens.5),
             'Tuple(model String, input_tokens UInt64, output_tokens UInt64, cache_read_input_tokens UInt64, cache_creation_input_tokens UInt64,
              cache_creation Tuple(ephemeral_5m_input_tokens UInt64, ephemeral_1h_input_tokens UInt64))')]) AS billed
-    FROM requests
-    INNER JOIN lines AS l ON requests.best = l.number
+    FROM (SELECT * FROM lines WHERE kind = 'answer') AS l
+    INNER JOIN requests ON l.number = requests.best -- the narrow side is the one that is held in memory
 ) AS r
 INNER JOIN files AS f ON r.file = f.file
 ASOF LEFT JOIN (SELECT file, at, prompt_id FROM lines WHERE kind IN ('prompt', 'clear') AND prompt_id != '') AS prompts
 ON r.file = prompts.file AND r.first_at >= prompts.at
 ARRAY JOIN billed AS b, arrayEnumerate(billed) AS place
+ORDER BY message_id, request_id, attempt -- as the store has them, and in few large blocks: each costs the view there its fixed time
 SETTINGS max_threads = 2

@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_transcripts
 import server as servers
 
 
@@ -127,7 +128,13 @@ def _hooks(figures: dict[str, Any]) -> dict[str, str]:
     return blocks
 
 
-BLOCKS = {"ingest": _ingest, "queries": _queries, "start": _start, "hooks": _hooks}
+def _transcripts(figures: dict[str, Any]) -> dict[str, str]:
+    rounds = len(figures["runs"]["ccusage"])
+    about = f"{figures['bytes'] / 1e6:,.0f} MB, median of {rounds} rounds; ccusage {figures['ccusage']} `claude daily --offline --json`."
+    return {"transcripts": f"{about}\n\n{_table(bench_transcripts.HEADS, bench_transcripts.table(figures))}"}
+
+
+BLOCKS = {"ingest": _ingest, "queries": _queries, "start": _start, "hooks": _hooks, "transcripts": _transcripts}
 
 
 if __name__ == "__main__":

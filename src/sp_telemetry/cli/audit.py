@@ -81,6 +81,7 @@ def perform(args: argparse.Namespace) -> Audit:
     done = audit.audit(
         client, found, read,
         start=_utc(begin), end=_utc(end) if end else "", tz=where.key, session=args.session or "", loses=loses_events, grace_s=args.grace,
+        details=audit.DETAILS if args.json else 0,
     )  # fmt: skip
     if not done.rows:
         looked = ", ".join(found.folders) or "none of the folders of Claude Code"

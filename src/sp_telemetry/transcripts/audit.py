@@ -158,11 +158,13 @@ def audit(
     session: str,
     loses: Callable[[str], bool],
     grace_s: int = GRACE_S,
+    details: int = DETAILS,
 ) -> Audit:
     """Match, explain, and keep what was found for the coverage under reports. `client` may write.
 
     `start`, `end`: moments or days, empty for the last 30 days and no end; `loses`: whether a version of Claude Code is known to
-    lose events; `grace_s`: what is younger may still be under way. Raises ServerUnreachable, QueryFailed.
+    lose events; `grace_s`: what is younger may still be under way; `details`: how many requests
+    each row names, 0: none. Raises ServerUnreachable, QueryFailed.
     """
     asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
@@ -172,7 +174,7 @@ def audit(
     versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
     flawed = ",".join(version for (version,) in versions if loses(version))
     sql = resources.path("telemetry-server/queries/audit.sql").read_text()
-    rows = client.query(sql, {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": DETAILS}).records()
+    rows = client.query(sql, {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}).records()
     for row in rows:
         row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}
         row["filled"] = bool(row["filled"])

@@ -23,7 +23,7 @@ from sp_telemetry.transcripts.lines import LONGEST
 
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
 MEMORY_MIB, THREADS = 300, 2
-BATCH_BYTES, BATCH_FILES = 512 << 20, 500
+BATCH_BYTES, BATCH_FILES = 256 << 20, 300
 SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, long_lines UInt64, problem String) ENGINE = Memory"""

@@ -2,16 +2,16 @@
 -- another key since (the transcript said more, later). Each gets a copy of a higher version that is marked as deleted.
 INSERT INTO telemetry.telemetry_events
 WITH
-    filled AS
+    twice AS
     (
-        SELECT *, row_number() OVER (PARTITION BY event_id ORDER BY version DESC) AS nth
-        FROM telemetry.telemetry_events FINAL
-        WHERE event_type = 'api_request' AND source = 'transcript'
+        SELECT event_id FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND source = 'transcript' GROUP BY event_id HAVING count() > 1
     ),
     reported AS
     (
         SELECT request_id FROM telemetry.telemetry_events
-        WHERE event_type = 'api_request' AND source = 'otlp' AND request_id IN (SELECT request_id FROM filled WHERE request_id != '')
+        WHERE event_type = 'api_request' AND source = 'otlp' AND request_id IN
+            (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'transcript' AND request_id != '')
     )
 SELECT
     * EXCEPT (nth)
@@ -21,6 +21,11 @@ SELECT
         greatest(4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))), version + 1) AS version,
         1 AS is_deleted
     )
-FROM filled
+FROM
+(
+    SELECT *, row_number() OVER (PARTITION BY event_id ORDER BY version DESC) AS nth
+    FROM telemetry.telemetry_events FINAL
+    WHERE event_type = 'api_request' AND source = 'transcript' AND (event_id IN twice OR request_id IN reported)
+)
 WHERE nth > 1 OR request_id IN reported
 SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -76,7 +76,7 @@ TTL toDateTime(audited_at) + INTERVAL 30 DAY;
 CREATE TABLE IF NOT EXISTS telemetry.audits
 (
     audited_at DateTime64(9, 'UTC') COMMENT 'as in audit_findings',
-    asked      String COMMENT 'from, to and session',
+    asked      UInt64 COMMENT 'hash of from, to, zone and session',
     state      UInt64 COMMENT 'hash of what the audit read: transcripts/state.sql'
 )
 ENGINE = MergeTree

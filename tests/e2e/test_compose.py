@@ -194,14 +194,15 @@ def test_what_dies_is_started_again_and_a_change_of_settings_is_followed(stack):
     before = stack.container("collector")
     env = stack.home / "compose" / ".env"
     env.write_text(env.read_text().replace("COLLECTOR_MEMORY=512M", "COLLECTOR_MEMORY=400M"))
-    config = stack.home / "config.toml"
-    config.write_text(config.read_text() + 'privacy_level = "full"\n')
-    stack.command("up")
+    assert "full since" in stack.command("privacy", "apply", "--level", "full")
     after = stack.container("collector")
     assert before["Id"] != after["Id"] and after["HostConfig"]["Memory"] == 400 << 20
     assert "Level full." in (stack.home / "compose" / "privacy.yaml").read_text()
-    assert "level full since" in (stack.command("status").replace("privacy   full", "level full"))
-    assert stack.sql("SELECT level FROM privacy_history WHERE what = 'in force' ORDER BY since DESC LIMIT 1") == [["full"]]
+    assert "\nprivacy   full since" in stack.command("status")
+    said = stack.command("privacy", "apply", "--level", "strict", "--to-stored", "--yes")
+    assert "In force: strict" in said and re.search(r"telemetry_events +0\n", said), "stored at strict already"
+    assert "Level strict." in (stack.home / "compose" / "privacy.yaml").read_text()
+    after = stack.container("collector")
     subprocess.run(["kill", "-9", str(host_pid(after["Id"]))], check=True)
     assert wait_for(lambda: stack.container("collector")["RestartCount"] == 1 and stack.container("collector")["State"]["Running"], 30)
     assert wait_for(lambda: stack.asked("status", code=(0, 5))["health"] == "Server available", 60, 1)

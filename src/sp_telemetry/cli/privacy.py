@@ -132,6 +132,8 @@ def _apply(home: Home, args: argparse.Namespace) -> int:
             raise ServerUnreachable(f"No server runs for {home.path}; stored rows are its to change.", "`sp-telemetry up` starts it.")
         print(f"Level {level} and your own rules apply from the server's next start.")
         return 0
+    if server.backend == service.COMPOSE and not args.check:
+        service.up(home)  # its collector and its store follow no file
     if not args.check or level == home.settings().privacy_level:
         print(f"In force: {describe(_wait_for(home, policy))}.", flush=True)
     return _to_stored(home, policy, args) if args.to_stored else 0
@@ -148,14 +150,16 @@ def _render(home: Home, args: argparse.Namespace) -> int:
 
 def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
     from sp_telemetry.serve.policy import REQUEST
+    from sp_telemetry.setup import compose, service
     from sp_telemetry.store.client import connect
 
-    client = connect(home, home.settings())
+    client, composed = connect(home, home.settings()), service.backend(home) == service.COMPOSE
     print("Rows that the policy would keep otherwise than they are stored:")
     request = home.path / REQUEST
-    home.write_atomically(request, "count\n")
     total = 0
-    for table, rows in _ask(home, client, "counted").items():
+    if not composed:
+        home.write_atomically(request, "count\n")
+    for table, rows in (compose.not_yet(home, policy) if composed else _ask(home, client, "counted")).items():
         print(f"  {table:20} {rows:>10,}")
         total += rows
     if args.check or not total:
@@ -166,8 +170,9 @@ def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
         if input("What is taken from them can't be brought back. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
             print("Nothing was changed.")
             return 0
-    home.write_atomically(request, "tighten\n")
-    done = _ask(home, client, "tightened")
+    if not composed:
+        home.write_atomically(request, "tighten\n")
+    done = compose.tighten(home, policy) if composed else _ask(home, client, "tightened")
     print(f"Done: {sum(done.values()):,} rows changed, the old bytes are off the disk.")
     return 0
 

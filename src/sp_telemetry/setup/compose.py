@@ -24,7 +24,9 @@ from typing import Any
 from sp_telemetry import resources
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import READER, WRITER, Home
+from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.settings import Settings
+from sp_telemetry.store import privacy
 from sp_telemetry.store.client import Client, Statements, connect
 
 FOLDER, SALT = "compose", "telemetry_salt"
@@ -183,6 +185,16 @@ def writer(home: Home, settings: Settings) -> Client:
     """A client of telemetry_user with no database chosen, and with patience for a migration."""
     local = connect(home, Settings({**settings.values, "url": ""}, settings.origins))
     return Client(local.address, WRITER, home.secret(WRITER), timeout_s=MIGRATE_S, database="")
+
+
+def not_yet(home: Home, policy: Policy) -> dict[str, int]:
+    """Rows by table that `policy`, which is in force, would keep otherwise than they are stored."""
+    return privacy.pending(Statements(writer(home, home.settings())), policy)
+
+
+def tighten(home: Home, policy: Policy) -> dict[str, int]:
+    """Bring what is stored down to `policy`, which is in force, for good. Rows by table."""
+    return privacy.tighten(Statements(writer(home, home.settings())), policy)
 
 
 def down(home: Home, volumes: bool = False) -> bool:

@@ -66,7 +66,7 @@ def test_compose_reads_what_set_up_writes(tmp_path, monkeypatch):
         (plugins / "docker-compose").symlink_to(compose_plugin())
     except ComposeUnavailable as reason:
         require(False, str(reason))
-    environ = {**os.environ, "DOCKER_CONFIG": str(tmp_path / "docker"), "TELEMETRY_CONFIGURATION": "of the shell"}
+    environ = {**os.environ, "DOCKER_CONFIG": str(tmp_path / "docker"), "COLLECTOR_CONFIGURATION": "of the shell"}
 
     def config(folder: Path, *arguments: str) -> str:
         done = subprocess.run(["docker", "compose", *arguments], cwd=folder, env=environ, capture_output=True, text=True)

@@ -135,18 +135,24 @@ def prepare(home: Home, settings: Settings) -> None:
         if not file.exists() or file.read_text() != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             home.write_atomically(file, text, mode=0o644)  # containers read them as users of their own; the home keeps others out
-    checksum = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
+    of_clickhouse = {name: text for name, text in texts.items() if name.startswith("clickhouse/")}
+    of_collector = {name: text for name, text in texts.items() if name.startswith(("otel-collector/", "privacy"))}
     mine = {
         "TELEMETRY_BIND": settings.bind,
         "TELEMETRY_SECRETS": str(home.path / "secrets"),
         "TELEMETRY_PRIVACY": "./privacy.yaml",
-        "TELEMETRY_CONFIGURATION": checksum,
+        "CLICKHOUSE_CONFIGURATION": _checksum(of_clickhouse),
+        "COLLECTOR_CONFIGURATION": _checksum(of_collector),
     }
     mine |= {name: str(settings.values[setting]) for name, setting in PORTS.items()}
     present = (place / ".env").read_text() if (place / ".env").exists() else ""
     text = env_text(texts[".env.template"], present, mine)
     if text != present:
         home.write_atomically(place / ".env", text)
+
+
+def _checksum(texts: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def env_text(template: str, present: str, mine: Mapping[str, str]) -> str:

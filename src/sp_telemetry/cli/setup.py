@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--bare-names", action=switch, help="put the commands' bare names into your commands folder, where another plugin has taken them"
     )
     parser.add_argument(
-        "--port", metavar="NAME=NUMBER", action="append", default=[], 
+        "--port", metavar="NAME=NUMBER", action="append", default=[],
         help="another port: otlp_http, otlp_grpc, clickhouse, health, metrics; of compose also clickhouse_native, prometheus",
     )
 

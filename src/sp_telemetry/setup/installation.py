@@ -79,8 +79,11 @@ def _bare_names(home: Home, made: Plan, environ: Mapping[str, str]) -> list[str]
 @contextmanager
 def _alone(home: Home):
     """Two set-ups at once would each write a note of the other's work."""
-    import fcntl  # a platform without it has no server to set up, and came no further than the checks
-
+    try:
+        import fcntl
+    except ImportError:  # Windows, where containers serve
+        yield
+        return
     with open(home.path / "setup.lock", "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -109,7 +109,7 @@ clear_partial
 # What holds data. Views are made anew from the files of this program; restored, they would run beside the store's own.
 must_ask telemetry_user "SELECT arrayStringConcat(groupArray('telemetry.' || name), ', ') FROM system.tables WHERE database = 'telemetry' AND engine NOT LIKE '%MergeTree'"
 without=${answer:+ EXCEPT TABLES $answer}
-must_ask telemetry_user "BACKUP DATABASE telemetry$without TO File('$part')"
+must_ask telemetry_user "BACKUP DATABASE telemetry$without TO Disk('backups', '$part')"
 case $answer in *BACKUP_CREATED*) ;; *) fail 1 "The engine made no backup: $answer" ;; esac
 if [ -n "$service" ]; then
     docker exec "$service" tar -C /backups -cf - "$part" | tar -C "$to" -xf - || fail 1 "The backup can't be brought out of the container."

@@ -119,7 +119,7 @@ elif [ "$place" != "$(CDPATH='' cd -- "$home/backups" && pwd -P)" ]; then
 fi
 begun=$(date +%s)
 must_ask telemetry_user "DROP DATABASE IF EXISTS telemetry_restored SYNC"
-must_ask telemetry_user "RESTORE DATABASE telemetry AS telemetry_restored FROM File('$engine_name')"
+must_ask telemetry_user "RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', '$engine_name')"
 case $answer in *RESTORED*) ;; *) fail 1 "The engine restored nothing: $answer" ;; esac
 must_ask telemetry_user "SELECT arrayStringConcat(groupArray(name), ' ') FROM (SELECT name FROM system.tables WHERE database = 'telemetry_restored' ORDER BY name = 'schema_migrations', name)"
 restored=$answer

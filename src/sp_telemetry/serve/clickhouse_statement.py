@@ -57,11 +57,12 @@ WRITES = (
     "DROP TABLE", "DROP VIEW", "UNDROP TABLE", "CREATE TABLE", "CREATE OR REPLACE TABLE", "REPLACE TABLE", "CREATE VIEW",
     "CREATE OR REPLACE VIEW", "CREATE MATERIALIZED VIEW", "CREATE DATABASE IF NOT EXISTS", "BACKUP", "RESTORE", "DROP DATABASE",
 )  # fmt: skip
-# What backup-data.sh and restore-data.sh say, and nothing like it. A backup has a name and no path, so it lies in the folder that the
-# engine's configuration allows. It is restored beside the store, and then changes places with it table by table, the salt's too.
+# What backup-data.sh and restore-data.sh say, and nothing like it. A backup has a name and no path, so it lies in the folder of the one
+# disk that the engine's configuration allows. It is restored beside the store, and then changes places with it table by table, the
+# salt's too.
 COPIES = re.compile(
-    r"BACKUP DATABASE telemetry( EXCEPT TABLES? \w+(, \w+)*)? TO File\('[A-Za-z][\w.-]*'\)|"
-    r"RESTORE DATABASE telemetry AS telemetry_restored FROM File\('[A-Za-z][\w.-]*'\)|"
+    r"BACKUP DATABASE telemetry( EXCEPT TABLES? \w+(, \w+)*)? TO Disk\('backups', '[A-Za-z][\w.-]*'\)|"
+    r"RESTORE DATABASE telemetry AS telemetry_restored FROM Disk\('backups', '[A-Za-z][\w.-]*'\)|"
     r"EXCHANGE TABLES telemetry\.(?P<table>\w+) AND telemetry_restored\.(?P=table)|"
     r"DROP DATABASE (IF EXISTS )?telemetry_restored( SYNC)?",
     re.ASCII,

@@ -132,11 +132,16 @@ _USERS = f"""<clickhouse>
 """
 
 
+# The disk has the name that it has on a server (clickhouse/config/config.xml), so that one statement does for both.
+_BACKUPS = """<storage_configuration><disks><backups><type>local</type><path>{}/</path></backups></disks></storage_configuration>
+<backups><allowed_disk>backups</allowed_disk></backups>"""
+
+
 def _write_configuration(folder: Path, backups: Path | None) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     users, config = folder.absolute() / "users.xml", folder.absolute() / "config.xml"
     users.write_text(_USERS)
-    allowed = f"<backups><allowed_path>{escape(str(backups.absolute()))}</allowed_path></backups>" if backups else ""
+    allowed = _BACKUPS.format(escape(str(backups.absolute()))) if backups else ""
     config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{allowed}</clickhouse>\n")
     return str(config)
 

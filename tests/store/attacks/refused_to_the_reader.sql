@@ -32,7 +32,7 @@ SELECT 1 SETTINGS max_threads = 1, max_memory_usage = 0
 SELECT 1 FORMAT CSV SETTINGS max_memory_usage = 0
 SELECT 1 SETTINGS max_untracked_memory = 1000000000000
 SELECT 1 SETTINGS timeout_overflow_mode = 'break'
-BACKUP DATABASE telemetry TO File('x')
-RESTORE DATABASE telemetry AS telemetry_restored FROM File('x')
+BACKUP DATABASE telemetry TO Disk('backups', 'x')
+RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', 'x')
 EXCHANGE TABLES telemetry.installation AND telemetry_restored.installation
 DROP DATABASE telemetry_restored

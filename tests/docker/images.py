@@ -25,6 +25,7 @@ from sp_telemetry import resources
 from tests.docker.engine import Engine, EngineUnavailable
 
 STAND_IN = "sp-telemetry.stand-in"  # the label of the image that is one
+BASE = "sp-telemetry/stand-in-base"
 HERE = Path(__file__).parent
 # What the tests need and a server does not.
 LEFT_OUT = re.compile(
@@ -49,6 +50,9 @@ def make(engine: Engine) -> None:
     named = names()
     _collector(engine, named["collector"])
     _stand_in(engine, named["clickhouse"])
+    bases = engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}", BASE).stdout.split()
+    if old := [base for base in bases if base != f"{BASE}:{_base_key()}"]:  # 700 MB each
+        engine.docker("rmi", "--force", *old, check=False)
 
 
 def _collector(engine: Engine, name: str) -> None:
@@ -80,7 +84,7 @@ EXPOSE 4317 4318 55678 55679
 
 
 def _stand_in(engine: Engine, name: str) -> None:
-    base = f"sp-telemetry/stand-in-base:{_base_key()}"
+    base = f"{BASE}:{_base_key()}"
     if engine.docker("image", "inspect", base, check=False).returncode:
         with _piped_tar(_base_files()) as stream:
             # fmt: off

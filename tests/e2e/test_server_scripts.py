@@ -314,6 +314,38 @@ def test_so_many_are_kept(running, tmp_path: Path) -> None:
     assert shell("backup-data.sh", "--to", tmp_path, "--keep", "few").returncode == 2
 
 
+TROUBLES = (ROOT / "telemetry-server/docs/troubleshooting.md").read_text()
+
+
+def alike(text: str) -> list[str]:
+    """The lines of `text` without what differs from machine to machine."""
+    text = re.sub(r"held by .* \(pid \d+\)|telemetry-\d{8}T\d{6}Z", "…", text)
+    return re.sub(r"\d+", "0", text).splitlines()
+
+
+def test_the_troubles_of_the_document_look_as_it_shows(running, made, tmp_path: Path) -> None:
+    started, shell = running
+    for name in ("telemetry_user", "telemetry_reader"):
+        (tmp_path / name).write_text("made up here\n")
+    shutil.copytree(made[0], started.home.backups / made[0].name)
+    shutil.copy(made[0].with_suffix(".sha256"), started.home.backups)
+    held = str(started.ports["clickhouse"])
+    done = {
+        "verify-setup.sh --backend compose": shell("verify-setup.sh", "--backend", "compose", DOCKER_HOST=f"unix://{tmp_path}/none.sock"),
+        "verify-setup.sh": shell("verify-setup.sh", "--home", tmp_path / "another", SP_TELEMETRY_CLICKHOUSE_PORT=held),
+        "test-connection.sh": shell("test-connection.sh", "--secrets", tmp_path),
+        "restore-data.sh telemetry-20261123T120000Z": shell("restore-data.sh", made[0].name),
+    }
+    shown = dict(re.findall(r"^\$ telemetry-server/scripts/(.*)\n((?:(?!```).*\n)*)", TROUBLES, re.M))
+    assert set(shown) == set(done)
+    for command, text in shown.items():
+        said = done[command].stdout + done[command].stderr
+        assert done[command].returncode == 1
+        if command == "verify-setup.sh --backend compose" and "There is no docker on PATH" in said:
+            continue  # the document says so in words
+        assert [line for line in alike(text) if line not in alike(said)] == [], said
+
+
 def killed_in_mid_backup(running, folder: Path, times: int) -> None:
     started, shell = running
     moments = random.Random(20261123)

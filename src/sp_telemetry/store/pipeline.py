@@ -83,7 +83,7 @@ def views() -> dict[str, View]:
 class Pipeline:
     """Stores batches through one handle. Not to be shared between threads that run at the same time.
 
-    `like`: another one over the same store, whose statements serve here too; to make them takes the engine a quarter of a second.
+    `like`: another one over the same store, whose statements serve here too.
     """
 
     def __init__(self, handle: Handle, like: Pipeline | None = None) -> None:
@@ -184,9 +184,11 @@ class Pipeline:
         return columns.strip().replace("'", "\\'")
 
     def _statement(self, view: View, into: str, sources: dict[str, str]) -> str:
-        """INSERT … SELECT of the view with its source replaced; columns by name, as a materialized view has them."""
-        rows = self._handle.query(f"DESCRIBE TABLE ({view.select})").decode().splitlines()
-        columns = ", ".join(f"`{row.split(chr(9))[0]}`" for row in rows)
+        """INSERT … SELECT of the view with its source replaced; columns by name, as the view in the store has them: to let the engine
+        analyse the SELECT anew takes ten times as long."""
+        named = f"database = 'telemetry' AND table = '{view.name}'"
+        rows = self._handle.query(f"SELECT name FROM system.columns WHERE {named} ORDER BY position").decode().split()
+        columns = ", ".join(f"`{name}`" for name in rows)
         select = view.select
         for name, replacement in sources.items():
             select = re.sub(rf"{re.escape(name)}\b", lambda _, text=replacement: text, select)

@@ -5,7 +5,10 @@ PYTHONPATH=src:. python -m tests.e2e.test_query_examples     writes the answers 
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import pytest
 from sp_telemetry.home import READER
 from sp_telemetry.setup.replay import Recording, replay
 from sp_telemetry.store.client import Client
-from tests.conftest import ROOT
+from tests.conftest import ROOT, require
 from tests.server import Server, server, wait_for
 
 pytestmark = pytest.mark.checkout
@@ -48,9 +51,15 @@ def answer(client: Client, sql: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with server(tmp_path_factory.mktemp("examples")) as started:
-        yield recorded(started)
+        recorded(started)
+        yield started
+
+
+@pytest.fixture
+def client(started: Server) -> Client:
+    return Client(f"http://127.0.0.1:{started.ports['clickhouse']}", READER, started.home.secret(READER))
 
 
 def test_each_query_answers_what_the_document_shows(client: Client) -> None:
@@ -64,6 +73,29 @@ def test_each_query_answers_what_the_document_shows(client: Client) -> None:
 def test_the_line_that_says_how_to_ask_runs(client: Client) -> None:
     line = re.search(r'^    sp-telemetry sql --format markdown "(.*)"$', DOCUMENT.read_text(), re.M)[1]
     assert "| user_prompt |" in answer(client, line)
+
+
+def test_the_lines_of_the_queries_readme_run(started: Server, tmp_path: Path) -> None:
+    """Those for curl and for Python, in the folder and with the home that they name."""
+    require(shutil.which("curl"), "curl is not installed")
+    readme = (ROOT / "telemetry-server/queries/README.md").read_text()
+    (tmp_path / ".local/share").mkdir(parents=True)
+    (tmp_path / ".local/share/sp-telemetry").symlink_to(started.home.path)
+    port = str(started.ports["clickhouse"])
+
+    def block(title: str) -> str:
+        section = readme.partition(f"## With {title}\n")[2].partition("\n## ")[0]
+        return "\n".join(line[4:] for line in section.splitlines() if line.startswith("    ")).replace(
+            "localhost:8123", f"localhost:{port}"
+        )
+
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-euc", block("curl")], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "34-cost-reports" in done.stdout and "api_request\t55\n" in done.stdout, done.stdout + done.stderr
+    python = block("Python").replace('host="localhost"', f'host="localhost", port={port}')
+    queries = ROOT / "telemetry-server/queries"
+    done = subprocess.run([sys.executable, "-c", python], cwd=queries, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "34-cost-reports" in done.stdout, done.stdout + done.stderr
 
 
 def write() -> None:

@@ -99,3 +99,11 @@ def test_each_command_runs_and_prints_what_is_shown(stack: Stack, tmp_path: Path
                 [ROOT / "telemetry-server/scripts/test-connection.sh"], env=stack.environ, capture_output=True, text=True
             )
             assert again.returncode == 0, again.stdout
+
+
+def test_a_store_that_is_away_looks_as_troubleshooting_shows(stack: Stack) -> None:
+    troubles = (ROOT / "telemetry-server/docs/troubleshooting.md").read_text()
+    shown = re.search(r"### The store is away\n\n```console\n(.*?)```", troubles, re.DOTALL)[1]
+    stack.engine.docker("stop", "sp-telemetry-clickhouse-1")
+    said = stack.command("doctor", code=2)
+    assert all(line in said.splitlines() for line in shown.splitlines()), said

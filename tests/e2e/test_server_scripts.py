@@ -347,6 +347,7 @@ def test_the_troubles_of_the_document_look_as_it_shows(running, made, tmp_path: 
 
 
 def killed_in_mid_backup(running, folder: Path, times: int) -> None:
+    """The script with all that it started, or every other time the server."""
     started, shell = running
     moments = random.Random(20261123)
     ended = 0
@@ -354,9 +355,15 @@ def killed_in_mid_backup(running, folder: Path, times: int) -> None:
         process = shell.start("backup-data.sh", "--to", str(folder), "--name", f"turn-{turn}")
         time.sleep(moments.uniform(0.02, 0.9))
         ended += process.poll() is not None
-        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
-        process.communicate()
+        if turn % 2:
+            os.kill(started.running.pid, signal.SIGKILL)
+            assert wait_for(lambda: not service.is_held(started.home))
+        elif process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        started.up()
         listed = [one["name"] for one in shell.json("backup-data.sh", "--to", str(folder), "--list")["backups"]]
+        assert (f"turn-{turn}" in listed) <= (process.returncode in (0, -signal.SIGKILL))
         for name in listed:
             assert shell("restore-data.sh", folder / name, "--check").returncode == 0
         assert {entry.name.removesuffix(".sha256") for entry in folder.glob("*.sha256")} == set(listed)

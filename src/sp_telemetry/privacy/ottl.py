@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from sp_telemetry.privacy.patterns import Pattern
 from sp_telemetry.privacy.policy import CONTENT_LIMIT, EVENTS, HASH_COLUMNS, UNKNOWN_NAMES, WORD_LIMIT, Policy
 from sp_telemetry.privacy.redaction import MARGIN
-from sp_telemetry.privacy.sql import ANY_WORD, HASHED, IDENTIFIER, KNOWN, NAME, NAME_LIMIT, NAME_OF_WORDS, VERSION
+from sp_telemetry.privacy.sql import ANY_WORD, CONTENT_HASH, HASHED, IDENTIFIER, KNOWN, NAME, NAME_LIMIT, NAME_OF_WORDS, VERSION
 from sp_telemetry.privacy.vocabulary import PHRASES
 
 SALT = "\ue000"  # stands for the salt's reference until the text is written: its `$` is the only one that the collector should read
@@ -159,7 +159,7 @@ class Statements:
         nothing else is kept."""
         self.copy("hashes", keys, self.cached("all"))
         self.in_map("hashes", "^=(?:<REDACTED>)?$", "+")
-        self.in_map("hashes", "(?s)^=(sha256:[0-9a-f]{64})(?: .*)?$", "+${1}")
+        self.in_map("hashes", r"(?s)^=(sha256:[0-9a-f]{64})(?:[\x00-\x20\x7f].*)?$", "+${1}")
         self.in_map("hashes", "(?s)^=(.*)$", f"{SALT}${{1}}", ', SHA256, "+sha256:%s"')
         self.in_map("hashes", r"^\+", "")
         self.copy("hashed", only, self.cached("hashes"))
@@ -200,7 +200,7 @@ class Statements:
         if long:
             self.copy("long", long, text)
             if contents:  # a collector before this one wrote their hash before them
-                self.in_map("long", "^sha256:[0-9a-f]{64}(?: |$)", "")
+                self.in_map("long", CONTENT_HASH, "")
             self._one_line("long", CONTENT_LIMIT)
         self._one_line("text", WORD_LIMIT)
         if long:

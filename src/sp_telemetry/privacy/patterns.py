@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from sp_telemetry.privacy.keys import KEYS
 
 BEFORE = r"(^|[^A-Za-z0-9]|\\[nrtbf]|%[0-9A-Fa-f]{2})"
-_VALUE = r"""(?:\\*"(?:[^"\\]|\\[^"])+\\?"?|\\*'(?:[^'\\]|\\[^'])+\\?'?|[^\s"',;&|)}\]\\]{3,})"""
+#: what stands right behind the closing quote goes with it, so that a text once redacted stays as it is
+_VALUE = r"""(?:\\*"(?:[^"\\]|\\[^"])+\\?"?[^\s"',;&|)}\]\\]*|\\*'(?:[^'\\]|\\[^'])+\\?'?[^\s"',;&|)}\]\\]*|[^\s"',;&|)}\]\\]{3,})"""
 _SCHEME = r"(?:(?:bearer|basic|token|digest|negotiate)(?:\s|%20|\+)+)?"
 _IS = r"""(\\*["'`]?[ \t]*(?:=>|:=|[=:]|%3[dDaA])[ \t]*)"""
 

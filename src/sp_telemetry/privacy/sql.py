@@ -63,7 +63,7 @@ NAME_OF_WORDS = f"^(?:(?:{_NAME_WORDS})[._0-9]{{1,3}})*(?:{_NAME_WORDS})[0-9]{{0
 NAME_LIMIT = 64
 #: what an own rule `hash` leaves of a value, and how a content's hash travels
 HASHED = r"hash-[0-9a-f]{16}"
-CONTENT_HASH = r"^sha256:[0-9a-f]{64}(?: |$)"
+CONTENT_HASH = r"^(?:sha256:[0-9a-f]{64}(?:[\x00-\x20\x7f]|$))+"
 DIGEST = "lower(hex(SHA256(concat(salt, {}))))"
 
 

@@ -188,6 +188,7 @@ def test_any_history_counts_each_request_once(store: tuple[Handle, Pipeline], wo
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=st.lists(requests, min_size=1, max_size=8), steps=steps)
 def test_any_history_counts_each_request_once_long(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:

@@ -211,7 +211,7 @@ def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], 
 
     [coverage] = ask("queries/coverage.sql", user="", chapter="", feature="")
     [again] = ask("transcripts/replays.sql")
-    missing = ask("transcripts/gaps.sql", details=DETAILS)
+    missing = ask("transcripts/gaps.sql", details=DETAILS) if coverage["received"] else []
     gaps = max(coverage["gaps"], missing[0]["total"] if missing else 0)
     numbers = {"expected": coverage["received"] + gaps, "received": coverage["received"], "gaps": gaps}
     return numbers | again, [{name: each[name] for name in each if name != "total"} for each in missing]

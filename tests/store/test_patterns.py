@@ -150,7 +150,6 @@ def test_ordinary_text_stays_as_it_is(run):
         "models",
         "branches",
         "paths in a repository",
-        "subjects of commits",
     }
     assert {kind for kind in nothing if share[kind]} == set()
     assert all(part < 0.03 for part in share.values()), share

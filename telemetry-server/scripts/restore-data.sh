@@ -121,6 +121,14 @@ begun=$(date +%s)
 must_ask telemetry_user "DROP DATABASE IF EXISTS telemetry_restored SYNC"
 must_ask telemetry_user "RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', '$engine_name')"
 case $answer in *RESTORED*) ;; *) fail 1 "The engine restored nothing: $answer" ;; esac
+if [ "$backend" = compose ] && [ "$how" != beside ]; then
+    # What the collector hashes and what the backup holds would never agree again.
+    must_ask telemetry_user "SELECT salt FROM telemetry_restored.installation"
+    if [ "$answer" != "$(cat "$secrets/telemetry_salt")" ]; then
+        must_ask telemetry_user "DROP DATABASE telemetry_restored SYNC"
+        fail 1 "$name hashes with another salt than the collector, so nothing was replaced." "Put the telemetry_salt of its installation into $secrets, run sp-telemetry restart, and then this again."
+    fi
+fi
 must_ask telemetry_user "SELECT arrayStringConcat(groupArray(name), ' ') FROM (SELECT name FROM system.tables WHERE database = 'telemetry_restored' ORDER BY name = 'schema_migrations', name)"
 restored=$answer
 

@@ -101,6 +101,20 @@ def test_each_command_runs_and_prints_what_is_shown(stack: Stack, tmp_path: Path
             assert again.returncode == 0, again.stdout
 
 
+def test_a_backup_with_another_salt_than_the_collectors_replaces_nothing(stack: Stack) -> None:
+    secret, stored = stack.home / "secrets/telemetry_salt", "SELECT count(), sum(cost_usd) FROM telemetry_events FINAL"
+    own, before = secret.read_text(), stack.sql(stored)
+    backup = next((stack.home / "backups").glob("telemetry-*.sha256")).stem
+    secret.write_text("of another installation\n")
+    script = [ROOT / "telemetry-server/scripts/restore-data.sh", backup, "--replace"]
+    refused = subprocess.run(script, env=stack.environ, capture_output=True, text=True, timeout=120)
+    secret.write_text(own)
+    assert refused.returncode == 1 and "hashes with another salt than the collector, so nothing was replaced." in refused.stderr, refused
+    assert own.strip() not in refused.stdout + refused.stderr
+    assert stack.sql(stored) == before and len(before[0]) == 2
+    assert stack.sql("SELECT count() FROM system.databases WHERE name = 'telemetry_restored'") == [["0"]]
+
+
 def test_a_store_that_is_away_looks_as_troubleshooting_shows(stack: Stack) -> None:
     troubles = (ROOT / "telemetry-server/docs/troubleshooting.md").read_text()
     shown = re.search(r"### The store is away\n\n```console\n(.*?)```", troubles, re.DOTALL)[1]

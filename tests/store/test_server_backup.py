@@ -49,6 +49,9 @@ def test_a_server_of_ours_is_backed_up_and_restored_by_telemetry_user(folder: Pa
         said = [RESTORE, *(f"EXCHANGE TABLES telemetry.{name} AND telemetry_restored.{name}" for name in tables)]
         for statement in said:
             handle.query(statement)
+            if statement == RESTORE:  # which restore-data.sh holds against the collector's
+                restored = handle.query("SELECT salt FROM telemetry_restored.installation")
+                assert restored == handle.query("SELECT salt FROM telemetry.installation") != b""
         assert handle.query(names.format("telemetry_restored", "LIKE")).decode().split() == tables
         assert handle.query("SELECT session_id FROM telemetry.telemetry_events").decode().split() == ["kept"]
         handle.run("INSERT INTO telemetry.telemetry_events SELECT * FROM telemetry_restored.telemetry_events WHERE session_id = 'later'")

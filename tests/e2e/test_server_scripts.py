@@ -366,7 +366,8 @@ def killed_in_mid_backup(running, folder: Path, times: int) -> None:
         assert (f"turn-{turn}" in listed) <= (process.returncode in (0, -signal.SIGKILL))
         for name in listed:
             assert shell("restore-data.sh", folder / name, "--check").returncode == 0
-        assert {entry.name.removesuffix(".sha256") for entry in folder.glob("*.sha256")} == set(listed)
+        named = {entry.name.removesuffix(".sha256") for entry in folder.glob("*.sha256")}
+        assert {name for name in named if not name.startswith(".partial-")} == set(listed)
     assert ended < times, "none was killed in its middle"
     assert shell("backup-data.sh", "--to", folder, "--name", "last").returncode == 0
     for place in (folder, started.home.backups):
@@ -381,4 +382,4 @@ def test_killed_in_mid_backup(running, tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_in_mid_backup_many_times(running, tmp_path: Path) -> None:
-    killed_in_mid_backup(running, tmp_path, 100)
+    killed_in_mid_backup(running, tmp_path, 60)

@@ -224,5 +224,7 @@ def test_statements_are_split_at_semicolons_outside_of_strings_names_and_comment
 
 def test_every_shipped_file_is_whole_statements():
     for file in ORIGINAL.rglob("*.sql"):
+        if file.name == "access.sql":  # what users may and may not: statements of every kind, tried in test_server_access.py
+            continue
         for statement in schema.statements(file.read_text()):
             assert statement.split()[0] in ("CREATE", "INSERT", "SELECT", "WITH"), (file.name, statement[:60])

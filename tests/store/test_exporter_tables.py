@@ -6,17 +6,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sp_telemetry.home import READER, WRITER
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake, Rejected
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import LANES, NATIVE, Lane, Pipeline
 from tests.recordings.reading import recordings
-from tests.server import as_protobuf, context, log_request, pairs
+from tests.server import as_protobuf, context, log_request, pairs, server
 
 TARGETS = {"logs": ("telemetry_events", "session_context"), "traces": ("telemetry_spans",), "metrics": ("telemetry_metrics",)}
 MOMENTS = ("received_at", "version")
@@ -183,3 +185,31 @@ def test_inserts_are_coalesced_told_to_upkeep_and_refused_alone(engine: Engine, 
     stored = taken(handle, "logs")
     assert sorted(int(event["event_sequence"]) for event in stored["telemetry_events"]) == list(range(8))
     assert [record["feature"] for record in stored["session_context"]] == ["001-a"]
+
+
+def test_what_the_interface_answers_to_an_insert(tmp_path: Path, handle: Handle, pipeline: Pipeline) -> None:
+    """Taken only from who may write; whatever is wrong is ClickHouse's own kind of error, which the exporter answers by trying again."""
+    event = {"name": "api_request", "time_ns": START, "session.id": SESSION, "cost_usd": 0.5, "event.sequence": 1}
+    block = exported(handle, pipeline, "logs", {"protobuf": [as_protobuf(log_request([event]))]})
+    insert = b'INSERT INTO "telemetry"."otel_logs" (Timestamp, LogAttributes, Body) FORMAT Native\n'
+
+    with server(tmp_path / "home", SP_TELEMETRY_MAX_QUEUED_MIB="1") as store:
+
+        def ask(body: bytes, user: str = WRITER) -> tuple[int, str | None]:
+            connection = store.http("clickhouse")
+            credentials = {"X-ClickHouse-User": user, "X-ClickHouse-Key": store.home.secret(user)}
+            connection.request("POST", "/?async_insert=0&client_protocol_version=54460&database=telemetry", body, credentials)
+            answer = connection.getresponse()
+            answer.read()
+            connection.close()
+            return answer.status, answer.getheader("X-ClickHouse-Exception-Code")
+
+        assert ask(insert + block, READER) == (500, "164")
+        assert ask(insert + b"\x01\x01\x09Timestamp\x06String\x05") == (500, "33")
+        assert ask(insert + block + b"\0" * (2 << 20)) == (500, "202")
+        assert store.query("SELECT count() FROM telemetry.telemetry_events FINAL") == [[0]]
+        assert ask(insert + block) == ask(insert + block) == (200, None)
+        assert store.query("SELECT count(), sum(cost_usd) FROM telemetry.telemetry_events FINAL") == [[1, 0.5]]
+        figures = store.metrics()
+        assert figures['sp_telemetry_records_committed_total{signal="logs"}'] == 2
+        assert (figures["sp_telemetry_requests_rejected_total"], figures["sp_telemetry_requests_refused_total"]) == (1, 1)

@@ -131,10 +131,14 @@ def test_the_clients_cost_is_reported_and_attributed_by_what_the_hooks_say(tmp_p
             f" WHERE session_id = '{session}' AND event_type = 'api_request'"
         )
         assert requests == 3 and any("33-agents" in each for each in chapters), chapters
-        [[points]] = store.query("SELECT sum(value) FROM telemetry.telemetry_metrics FINAL WHERE metric_name = 'claude_code.cost.usage'")
+        # The signals are queued and written one apart from the other.
+        metrics = "SELECT sum(value) FROM telemetry.telemetry_metrics FINAL WHERE metric_name = 'claude_code.cost.usage'"
+        wait_for(lambda: store.query(metrics) != [[0]])
+        [[points]] = store.query(metrics)
         assert points == pytest.approx(printed, abs=1e-9)
-        [[spans, traces]] = store.query(
-            f"SELECT count(), uniq(trace_id) FROM telemetry.telemetry_spans FINAL WHERE session_id = '{session}'"
-        )
+        traced = f"SELECT count(), uniq(trace_id) FROM telemetry.telemetry_spans FINAL WHERE session_id = '{session}'"
+        wait_for(lambda: store.query(traced)[0][0] > 5)
+        [[spans, traces]] = store.query(traced)
         assert spans > 5 and traces >= 1
+        wait_for(lambda: collector.metric("otelcol_exporter_queue_size") == 0)
         assert collector.metric("otelcol_exporter_queue_size") == 0

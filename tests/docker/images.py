@@ -129,10 +129,10 @@ def _site_packages() -> list[Path]:
 
 
 def _base_key() -> str:
-    """Changes with what the base is made of: this file, the interpreter, the packages that are installed."""
+    """Changes with what the base is made of: this file, the interpreter, the packages that are installed, and where."""
     said = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode() + str(_python()).encode())
     for folder in _site_packages():
-        said.update("\n".join(sorted(entry.name for entry in folder.iterdir())).encode())
+        said.update("\n".join([str(folder), *sorted(entry.name for entry in folder.iterdir())]).encode())
     return said.hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sp_telemetry.errors import QueryFailed, UsageError
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
-from sp_telemetry.store.pipeline import SIGNALS, Lane, Pipeline
+from sp_telemetry.store.pipeline import Lane, Pipeline
 from tests.server import as_json, context, log_request
 
 ORIGINAL = schema.folder()
@@ -61,8 +61,6 @@ def store(handle: Handle, number: int) -> None:
     told = {"name": "api_request", "time_ns": time.time_ns(), "session.id": SESSION, "event.sequence": number, "cost_usd": 1.5}
     request = log_request([context(SESSION, time.time_ns() - 10**9, feature="017-a"), told])
     Pipeline(handle).store(Lane("logs", "json"), [as_json(request)])
-    for signal in SIGNALS:  # they belong to the handle, which outlives the database here
-        handle.run(f"DROP TEMPORARY TABLE stage_{signal}")
 
 
 def test_a_blank_store_gets_everything_and_a_second_time_nothing(blank):
@@ -162,8 +160,8 @@ def test_views_are_made_anew_when_their_text_changes_and_nothing_is_lost(blank, 
     file.write_text(changed)
     assert schema.migrate(blank) == ["views"]
     after = shape(blank)
-    assert {name for name in before if before[name] != after[name]} == {"telemetry_events_mv"}
-    assert "'new '" in after["telemetry_events_mv"]
+    assert {name for name in before if before[name] != after[name]} == {"typed_events_mv"}
+    assert "'new '" in after["typed_events_mv"]
     store(blank, 2)
     assert values(blank, "SELECT cost_usd, feature FROM telemetry.telemetry_events FINAL ORDER BY event_sequence") == ["1.5\t017-a"] * 2
 

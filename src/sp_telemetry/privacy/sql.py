@@ -10,7 +10,8 @@ call these:
 - ``telemetry_identifiers(salt, m)`` the identifiers that have one, each kept or hashed;
 - ``telemetry_hashes(salt, m)``      the salted SHA-256 of texts, where a column wants it;
 - ``telemetry_unknown(m)``           checked names of the attributes that the policy does not know, here or in a collector before;
-- ``telemetry_file(m, project)``     what is kept of a file's name: extension, and path in the repository `project`;
+- ``telemetry_path(m)``              the file that a tool worked on, where the level keeps anything of it;
+- ``telemetry_file(path, project)``  what is kept of its name: extension, and path in the repository `project`;
 - ``telemetry_text(k, v)``           a text that is kept at every level, redacted; `k` is the attribute;
 - ``telemetry_word(salt, s)``, ``telemetry_error(s)``, ``telemetry_name(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_redact(s)``
                                      one text: a word that should be the client's own, an error's, a name of an event or attribute, …;
@@ -102,12 +103,18 @@ def _name(policy: Policy) -> str:
     return f"if(length(s) <= {NAME_LIMIT} AND multiMatchAny(s, [{quote(NAME_OF_WORDS)}]), s, 'unnamed')"
 
 
+def _path(policy: Policy) -> str:
+    """What a tool's event says of the file that it worked on, as it says it; nothing where the level keeps nothing of it."""
+    if policy.treatments["file_path"] != "relative":
+        return "''"
+    return "if(empty(m['file_path']), JSONExtractString(m['tool_input'], 'file_path'), m['file_path'])"
+
+
 def _file(policy: Policy) -> str:
     """Map of what is kept of the file that a tool worked on. Without a known repository only the extension of an absolute path is kept."""
     if policy.treatments["file_path"] != "relative":
         return "CAST(map(), 'Map(String, String)')"
-    told = "if(empty(m['file_path']), JSONExtractString(m['tool_input'], 'file_path'), m['file_path'])"
-    path = f"replaceAll({told}, '\\\\', '/')"
+    path = "replaceAll(path, '\\\\', '/')"
     within = "concat('/', project, '/')"
     relative = (
         f"multiIf(NOT match({path}, '^(/|~|[A-Za-z]:)'), {path}, project != '' AND position({path}, {within}) > 0,"
@@ -154,7 +161,8 @@ def render(policy: Policy = Policy()) -> str:  # noqa: B008 - it is frozen
         ),
         "telemetry_words AS (salt, m)": f"mapApply((k, v) -> (k, multiIf({cases}, '')), {worded_of_m})",
         "telemetry_kept AS (m)": f"mapFilter((k, v) -> notEmpty(v) AND {_in('k', worded - COLUMNS)}, m)",
-        "telemetry_file AS (m, project)": _file(policy),
+        "telemetry_path AS (m)": _path(policy),
+        "telemetry_file AS (path, project)": _file(policy),
         "telemetry_identifiers AS (salt, m)": (
             f"mapApply((k, v) -> (k, telemetry_identifier(salt, v)), mapFilter((k, v) -> {_in('k', ID_COLUMNS)}, m))"
         ),

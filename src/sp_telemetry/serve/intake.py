@@ -126,6 +126,8 @@ class Intake:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
         await asyncio.to_thread(self._pool.shutdown)
+        for pipeline in self._idle:
+            pipeline.close()
         for handle in self._handles:
             handle.close()
 

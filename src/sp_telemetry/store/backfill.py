@@ -52,10 +52,13 @@ def remove(runner: Runner, since_s: float) -> None:
     run_file(runner, "clickhouse/maintenance/forget_emptied.sql")
 
 
+def is_any_listed(runner: Runner) -> bool:
+    """Whether anything was listed for backfill, so that what arrives has to be looked at. Next to nothing: a count from metadata."""
+    return int(runner.query("SELECT count() FROM telemetry.backfilled_requests")) > 0
+
+
 def cancel_arrived(runner: Runner) -> None:
-    """The same as `cancel` for the events in stage_logs, which were just stored. Next to nothing where none is concerned."""
-    if int(runner.query("SELECT count() FROM telemetry.backfilled_requests")) == 0:
-        return
+    """The same as `cancel` for the events in stage_events, which were just stored."""
     by_id, without_id = map(int, run_file(runner, "clickhouse/maintenance/concerned_by_arrival.sql").split())
     if by_id:
         run_file(runner, "clickhouse/maintenance/cancel_arrived.sql")

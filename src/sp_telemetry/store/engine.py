@@ -33,6 +33,7 @@ def clickhouse_error(error: Exception) -> QueryFailed:
 
 
 MESSAGE_LIMIT = 1500
+_DEFINES = re.compile(r"\s*(?:CREATE(?! (?:OR REPLACE )?TEMPORARY)|ALTER|ATTACH|DETACH|DROP|EXCHANGE|RENAME|REPLACE|RESTORE|UNDROP)\b", re.IGNORECASE)
 IN_MEMORY = Path(":memory:")
 
 
@@ -50,9 +51,10 @@ class Work:
 class Handle:
     """One connection to the engine. Not to be shared between threads that run at the same time."""
 
-    def __init__(self, connection: Any, forget: Callable[[Handle], None]) -> None:
+    def __init__(self, connection: Any, engine: Engine) -> None:
         self._connection = connection
-        self._forget = forget
+        self.engine = engine
+        self.before_close: Callable[[], None] | None = None  # ends what still runs through this handle
         self.last = Work()
 
     def query(self, sql: str, format: str = "TabSeparated", parameters: dict[str, Any] | None = None) -> bytes:
@@ -65,6 +67,8 @@ class Handle:
             return answer.bytes()
         except Exception as error:
             raise clickhouse_error(error) from None
+        finally:
+            self.engine.note(sql)
 
     def run(self, sql: str) -> None:
         self.query(sql, "Null")
@@ -92,6 +96,7 @@ class Handle:
                 yield chunk.bytes()
         finally:
             result.close()
+            self.engine.note(sql)
 
     def insert(self, statement: str, format: str, pieces: Iterable[bytes]) -> None:
         """`INSERT INTO … [(columns)]` of `pieces` of data in `format`, all or nothing as far as the engine goes.
@@ -103,7 +108,9 @@ class Handle:
             self.query(f"{statement} FROM INFILE '{path}' COMPRESSION 'none' FORMAT {format}", "Null")
 
     def close(self) -> None:
-        self._forget(self)
+        if self.before_close:
+            self.before_close()
+        self.engine.forget(self)
         self._connection.close()
 
     def __enter__(self) -> Handle:
@@ -165,6 +172,8 @@ class Engine:
         self._store = str(store) if store == IN_MEMORY else str(store.absolute())
         self._handles: set[Handle] = set()
         self._lock = threading.Lock()
+        #: Grows with each statement that may have changed a definition (a view, a function, a table).
+        self.definitions = 0
         options = {"config-file": _write_configuration(configuration, backups)} if configuration else {}
         self._keeper = self.handle(**options)  # while it lives the engine stays open
 
@@ -177,12 +186,18 @@ class Engine:
             if "Cannot lock file" in str(error) or "already initialized" in str(error):
                 raise StoreBusy(f"{self._store} is in use by another process.", "`sp-telemetry status` says which.") from None
             raise clickhouse_error(error) from None
-        handle = Handle(connection, self._forget)
+        handle = Handle(connection, self)
         with self._lock:
             self._handles.add(handle)
         return handle
 
-    def _forget(self, handle: Handle) -> None:
+    def note(self, sql: str) -> None:
+        """`sql` has run, through whichever handle."""
+        if _DEFINES.match(sql):
+            with self._lock:
+                self.definitions += 1
+
+    def forget(self, handle: Handle) -> None:
         with self._lock:
             self._handles.discard(handle)
 

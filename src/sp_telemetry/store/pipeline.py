@@ -4,12 +4,16 @@ The work is what `telemetry-server/clickhouse/views/` says, and nothing else. On
 tables. Here the same SELECTs run one after the other over a temporary table in memory that belongs to one handle: a materialized
 view is analysed twice at every insert, and for small inserts that analysis is most of the time (docs/decisions.md). Either way raw
 content exists in memory only.
+
+Logs as protobuf, which is nearly all that comes, take a shorter way: a standing query decodes, types and sanitises them, and the
+only statement is the one that attributes them (`standing_query.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,6 +22,7 @@ from sp_telemetry.store import backfill
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.memory_file import memory_file
 from sp_telemetry.store.schema import folder, statements
+from sp_telemetry.store.standing_query import AVAILABLE, StandingQuery
 
 SIGNALS = ("logs", "metrics", "traces")
 MESSAGES = {"logs": "ExportLogsServiceRequest", "metrics": "ExportMetricsServiceRequest", "traces": "ExportTraceServiceRequest"}
@@ -56,6 +61,13 @@ LANES = (
 )
 
 
+STANDING = Lane("logs", "protobuf")
+RESOURCE_LOGS = 0x0A  # the tag of ExportLogsServiceRequest's only field
+LENGTH_BYTES = 10
+SHAPES = {"logs": "otel_logs", "metrics": "otel_metric_points", "traces": "otel_traces"}  # what each signal is decoded to
+STAGES = {shape: f"stage_{signal}" for signal, shape in SHAPES.items()} | {"typed_events": "stage_events"}
+
+
 @dataclass(frozen=True)
 class View:
     """A materialized view of the schema: SELECT of `source` into `target`."""
@@ -75,7 +87,7 @@ def views() -> dict[str, View]:
         for statement in statements(file.read_text()):
             if match := head.match(statement):
                 name, target, select = match.groups()
-                if source := re.search(r"\bFROM telemetry\.((?:otel|otlp)_\w+)", select):
+                if source := re.search(r"\bFROM telemetry\.((?:otel|otlp|typed)_\w+)", select):
                     found[name] = View(name, target, source[1], select)
     return found
 
@@ -90,44 +102,74 @@ class Pipeline:
         self._handle = handle
         self._decode: dict[Lane, str] = like._decode if like else {}
         self._derive: dict[str, list[tuple[View, str]]] = like._derive if like else {}
+        self._standing: StandingQuery | None = None
         handle.run("SET max_partitions_per_insert_block = 0")  # history brought along spans more than a hundred weeks
         # Not to merge the block before it is written, row by row, for copies in it: readers count with FINAL, merges remove them (a fifth
         # of the events statement's time). Reading map keys as subcolumns of a table in memory costs more than reading the map once.
         handle.run("SET optimize_on_insert = 0, optimize_functions_to_subcolumns = 0")
-        for signal in SIGNALS:
-            shape = views()[f"otlp_{signal}_protobuf_mv"].target
-            stage = f"stage_{signal}"
-            handle.run(f"CREATE TEMPORARY TABLE {stage} AS telemetry.{shape} ENGINE = Memory")
-            if like:
-                continue
-            for lane in LANES:
-                if lane.signal == signal:
-                    self._decode[lane] = self._decoding(lane, stage)
-            fed = [view for view in views().values() if view.source == shape]
-            fed.sort(key=lambda view: view.target != "session_context")  # first the contexts, that the events are joined to
-            source = {f"telemetry.{shape}": stage}
-            self._derive[signal] = [(view, self._statement(view, f"telemetry.{view.target}", source)) for view in fed]
+        for table, stage in STAGES.items():
+            handle.run(f"CREATE OR REPLACE TEMPORARY TABLE {stage} AS telemetry.{table} ENGINE = Memory")
+        if like:
+            self._typing, self._attributing, self._stage_typed = like._typing, like._attributing, like._stage_typed
+            return
+        for lane in LANES:
+            self._decode[lane] = self._decoding(lane, STAGES[SHAPES[lane.signal]])
+        for signal, shape in SHAPES.items():
+            self._derive[signal] = list(self._deriving(shape))
+        self._typing = self._standing_select()
+        typed = {"telemetry.typed_events": self._typed_rows()}
+        self._attributing = self._statement(views()["telemetry_events_mv"], "telemetry.telemetry_events", typed)
+        self._stage_typed = f"INSERT INTO stage_events SELECT * FROM {typed['telemetry.typed_events']}"
 
     def store(self, lane: Lane, bodies: list[bytes]) -> int:
         """Commit `bodies` and return how many events, points or spans they held, context records not counted.
 
         Raises QueryFailed; then some of their rows may be stored.
         """
-        stage = f"stage_{lane.signal}"
         told = lane.signal == "logs" and any(CONTEXT_MARK in body for body in bodies)
+        if lane == STANDING and AVAILABLE and not told:
+            with contextlib.suppress(QueryFailed):  # whatever is wrong, the statements say it, and of which request
+                return self._store_standing(bodies)
+        stages = [STAGES[SHAPES[lane.signal]], *(["stage_events"] if lane.signal == "logs" else [])]
         try:
             records = self.decode(lane, bodies)
             for view, statement in self._derive[lane.signal]:
                 if view.target != "session_context" or told:
                     self._handle.run(statement)
-            if lane.signal == "logs":
+            if lane.signal == "logs" and backfill.is_any_listed(self._handle):
                 backfill.cancel_arrived(self._handle)
             if told:
-                events = f"LogAttributes['event.name'] != '{CONTEXT_MARK.decode()}'"
-                return int(self._handle.query(f"SELECT count() FROM {stage} WHERE {events}"))
+                return int(self._handle.query("SELECT count() FROM stage_events"))
             return records
         finally:
-            self._handle.run(f"TRUNCATE TABLE {stage}")
+            for stage in stages:
+                self._handle.run(f"TRUNCATE TABLE {stage}")
+
+    def close(self) -> None:
+        """End what runs. The handle stays its owner's."""
+        if self._standing:
+            self._standing.close()
+            self._standing = None
+
+    def _store_standing(self, bodies: list[bytes]) -> int:
+        if self._standing is None or not self._standing.is_current:
+            self.close()
+            self._standing = StandingQuery(self._handle, self._typing)
+        try:
+            rows = [self._standing.rows(message) for message in _messages(bodies, self._standing.longest)]
+        except QueryFailed:
+            self.close()
+            raise
+        with memory_file(rows) as path:
+            self._handle.run(self._attributing.replace("{path}", path))
+            stored = self._handle.last.written_rows
+            if backfill.is_any_listed(self._handle):
+                try:
+                    self._handle.run(self._stage_typed.replace("{path}", path))
+                    backfill.cancel_arrived(self._handle)
+                finally:
+                    self._handle.run("TRUNCATE TABLE stage_events")
+        return stored
 
     def decodable(self, lane: Lane, body: bytes) -> str:
         """'' when `body` is an OTLP request, else what the engine says is wrong with it."""
@@ -136,7 +178,7 @@ class Pipeline:
         except QueryFailed as error:
             return str(error)
         finally:
-            self._handle.run(f"TRUNCATE TABLE stage_{lane.signal}")
+            self._handle.run(f"TRUNCATE TABLE {STAGES[SHAPES[lane.signal]]}")
         return ""
 
     def decode(self, lane: Lane, bodies: list[bytes]) -> int:
@@ -155,6 +197,29 @@ class Pipeline:
         if broken:
             raise QueryFailed("The request is not JSON.")
 
+    def _deriving(self, shape: str) -> Iterable[tuple[View, str]]:
+        """The statements that bring what is on the stage of `shape` into the store, in the order in which they have to run."""
+        fed = [view for view in views().values() if view.source == shape]
+        fed.sort(key=lambda view: view.target != "session_context")  # first the contexts, that the events are joined to
+        for view in fed:
+            onward = STAGES.get(view.target)
+            yield view, self._statement(view, onward or f"telemetry.{view.target}", {f"telemetry.{shape}": STAGES[shape]})
+            if onward:
+                yield from self._deriving(view.target)
+
+    def _standing_select(self) -> str:
+        """From protobuf at `{path}` to the rows of typed_events, of its columns' types."""
+        decoded, settings = self._decode[STANDING].split(") ", 1)[1].rsplit(" SETTINGS ", 1)
+        view = views()["typed_events_mv"]
+        select = re.sub(r"\btelemetry\.otel_logs\b", lambda _: f"({decoded})", view.select)
+        types = dict(self._columns("typed_events"))
+        columns = ", ".join(f"CAST(`{name}`, '{types[name]}') AS `{name}`" for name, _ in self._columns(view.name))
+        return f"SELECT {columns} FROM ({select}) SETTINGS {settings}"
+
+    def _typed_rows(self) -> str:
+        """What a standing query answered, as a table; columns that it does not name have their defaults."""
+        return f"file('{{path}}', 'Native', '{self._structure('typed_events')}')"
+
     def _decoding(self, lane: Lane, stage: str) -> str:
         if lane.encoding == "native":
             return self._reading_rows(lane, stage)
@@ -167,7 +232,7 @@ class Pipeline:
 
     def _reading_rows(self, lane: Lane, stage: str) -> str:
         """Puts rows on the stage as they are, or as the view of their table brings them to its shape."""
-        shape = views()[f"otlp_{lane.signal}_protobuf_mv"].target
+        shape = SHAPES[lane.signal]
         reader = f"file('{{path}}', 'Native', '{self._structure(lane.table)}')"
         for view in views().values():
             if view.source == lane.table and view.target == shape:
@@ -176,23 +241,60 @@ class Pipeline:
 
     def _structure(self, table: str) -> str:
         """The columns of a table of ours as file() wants them, fit for a text in quotes."""
-        columns = self._handle.query(
-            "SELECT arrayStringConcat(groupArray(concat('`', name, '` ', type)), ', ') FROM system.columns"
-            f" WHERE database = 'telemetry' AND table = '{table}'",
-            "LineAsString",
+        return ", ".join(f"`{name}` {type}" for name, type in self._columns(table))
+
+    def _columns(self, table: str) -> list[tuple[str, str]]:
+        """Name and type, quotes escaped, of the columns that can be inserted into a table or come out of a view of ours."""
+        rows = self._handle.query(
+            "SELECT name, type FROM system.columns WHERE database = 'telemetry'"
+            f" AND table = '{table}' AND default_kind != 'ALIAS' ORDER BY position"
         ).decode()
-        return columns.strip().replace("'", "\\'")
+        return [(name, type) for name, type in (row.split("\t") for row in rows.splitlines())]
 
     def _statement(self, view: View, into: str, sources: dict[str, str]) -> str:
         """INSERT … SELECT of the view with its source replaced; columns by name, as the view in the store has them: to let the engine
         analyse the SELECT anew takes ten times as long."""
-        named = f"database = 'telemetry' AND table = '{view.name}'"
-        rows = self._handle.query(f"SELECT name FROM system.columns WHERE {named} ORDER BY position").decode().split()
-        columns = ", ".join(f"`{name}`" for name in rows)
+        columns = ", ".join(f"`{name}`" for name, _ in self._columns(view.name))
         select = view.select
         for name, replacement in sources.items():
             select = re.sub(rf"{re.escape(name)}\b", lambda _, text=replacement: text, select)
         return f"INSERT INTO {into} ({columns}) {select}"
+
+
+def _messages(bodies: Iterable[bytes], longest: int) -> Iterator[bytes]:
+    """`bodies` as few messages behind their lengths, none longer than `longest`: protobuf messages one after the other are one message
+    with the fields of all. Raises QueryFailed where one is too long, or not whole, so that it would take from the next one."""
+    together: list[bytes] = []
+    size = 0
+    for body in filter(None, bodies):
+        if len(body) > longest - LENGTH_BYTES or not _is_whole(body):
+            raise QueryFailed("This request goes another way.")
+        if together and size + len(body) > longest - LENGTH_BYTES:
+            yield _varint(size) + b"".join(together)
+            together, size = [], 0
+        together.append(body)
+        size += len(body)
+    if together:
+        yield _varint(size) + b"".join(together)
+
+
+def _is_whole(body: bytes) -> bool:
+    """Whether `body` is nothing but fields 1 with lengths, `resource_logs`, to its last byte. There are few: one for each resource."""
+    at = 0
+    while at < len(body):
+        if body[at] != RESOURCE_LOGS:
+            return False
+        length = shift = 0
+        while True:
+            at += 1
+            if at == len(body) or shift > 28:
+                return False
+            length |= (body[at] & 0x7F) << shift
+            shift += 7
+            if body[at] < 0x80:
+                break
+        at += 1 + length
+    return at == len(body)
 
 
 def _behind_lengths(bodies: Iterable[bytes]) -> Iterable[bytes]:

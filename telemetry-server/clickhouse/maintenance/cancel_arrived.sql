@@ -1,8 +1,6 @@
--- What was filled in from transcripts and whose events are in the block that was just stored (stage_logs), by request id. Runs before the
+-- What was filled in from transcripts and whose events are in the block that was just stored (stage_events), by request id. Runs before the
 -- sender is answered, so that no request counts twice for longer than its insert takes.
 INSERT INTO telemetry.telemetry_events
-WITH
-    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
     * REPLACE
     (
@@ -12,5 +10,5 @@ SELECT
     )
 FROM telemetry.telemetry_events FINAL
 WHERE event_type = 'api_request' AND source = 'transcript' AND request_id != ''
-    AND request_id IN (SELECT telemetry_identifier(salt, LogAttributes['request_id']) FROM stage_logs)
+    AND request_id IN (SELECT request_id FROM stage_events)
 SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -1,23 +1,24 @@
--- otel_logs -> telemetry_events: every event typed, sanitised by the policy (00_privacy.sql) and attributed to what its session
--- was working on at its moment. The subquery on otel_logs sees the inserted block, so only its sessions' contexts are read.
-CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_events_mv TO telemetry.telemetry_events AS
+-- otel_logs -> typed_events -> telemetry_events. First each event by itself: typed, and sanitised by the policy (00_privacy.sql). Then what
+-- needs the store: attributed to what its session was working on at its moment. Apart, for the first of them is most of the work and depends
+-- on nothing stored, so the embedded server runs it as a query that never ends (store/standing_query.py).
+-- In typed_events user_id and project are what the event itself says, and file_path is what telemetry_file needs.
+CREATE TABLE IF NOT EXISTS telemetry.typed_events ENGINE = Null EMPTY AS SELECT *, '' AS file_path FROM telemetry.telemetry_events;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.typed_events_mv TO telemetry.typed_events AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
-    logs.timestamp AS timestamp,
-    logs.name AS event_type,
-    logs.session_id AS session_id,
+    timestamp,
+    name AS event_type,
+    i['session.id'] AS session_id,
     sipHash64(sequence, request_id, client_request_id, tool_use_id, message_uuid, prompt_id, content, no_time) AS event_id,
-    now64(9) AS received_at,
-    4000000000000000000 - toUInt64(toUnixTimestamp64Nano(received_at)) AS version,
-    'otlp' AS source,
     toUInt64OrNull(sequence) AS event_sequence,
     i['prompt.id'] AS prompt_id,
     i['message.uuid'] AS message_uuid,
     extract(TraceId, '^[0-9a-f]{32}$') AS trace_id,
     extract(SpanId, '^[0-9a-f]{16}$') AS span_id,
 
-    coalesce(nullIf(w['enduser.id'], ''), nullIf(contexts.person, ''), w['user.id']) AS user_id,
+    w['enduser.id'] AS user_id,
     w['user.id'] AS installation_id,
     h['user.email'] AS user_email_hash,
     w['user.account_uuid'] AS user_account_uuid,
@@ -29,16 +30,7 @@ SELECT
     w['os.type'] AS os_type,
     w['host.arch'] AS host_arch,
 
-    if(contexts.project != '', contexts.project, w['vcs.repository.name']) AS project,
-    contexts.branch AS branch,
-    contexts.feature AS feature,
-    contexts.chapter AS chapter_context,
-    contexts.part AS part,
-    contexts.step AS workflow_step,
-    if(contexts.feature_source = '' AND contexts.chapter_source = '', '',
-       concat('feature:', contexts.feature_source, ' chapter:', contexts.chapter_source)) AS context_source,
-    contexts.confidence AS context_confidence,
-    contexts.at AS context_at,
+    w['vcs.repository.name'] AS project,
 
     w['model'] AS model,
     n['cost_usd'] AS cost_usd,
@@ -94,8 +86,9 @@ SELECT
     telemetry_count(n['tool_result_size_bytes']) AS tool_result_bytes,
     if(startsWith(name, 'api_'), '', w['error']) AS error_message,
 
-    mapConcat(telemetry_kept(w), telemetry_file(a, contexts.project)) AS attributes,
-    unknown AS unknown_attributes
+    telemetry_kept(w) AS attributes,
+    telemetry_unknown(a) AS unknown_attributes,
+    telemetry_path(a) AS file_path
 FROM
 (
     SELECT
@@ -103,27 +96,47 @@ FROM
         -- it is known as one, and what the time was instead is part of the key.
         parseDateTime64BestEffortOrZero(LogAttributes['event.timestamp'], 9, 'UTC') AS said,
         multiIf(toYear(Timestamp, 'UTC') BETWEEN 2000 AND 2099, Timestamp, toYear(said, 'UTC') BETWEEN 2000 AND 2099, said,
-                toDateTime64(toStartOfHour(now64(9)), 9)) AS timestamp,
+                toDateTime64(toStartOfHour(nowInBlock64(9)), 9)) AS timestamp,
         if(timestamp IN (Timestamp, said), 0, toUnixTimestamp64Nano(Timestamp)) AS no_time,
         mapConcat(LogAttributes, ResourceAttributes) AS a, -- the first of two equal names counts
         telemetry_words(salt, a) AS w,
         telemetry_numbers(a) AS n,
         telemetry_identifiers(salt, a) AS i,
         telemetry_hashes(salt, a) AS h,
-        telemetry_unknown(a) AS unknown,
         telemetry_name(replaceOne(coalesce(nullIf(LogAttributes['event.name'], ''), nullIf(EventName, ''), Body), 'claude_code.', '')) AS name,
         if(match(a['event.sequence'], '^[0-9]{1,20}$'), a['event.sequence'], '') AS sequence,
         -- An event with no number is all that is kept of it: of itself, for a collector may add to the resource.
         if(empty(sequence), cityHash64(SeverityNumber, TraceId, SpanId, arrayMap(of -> mapSort(mapFilter((k, v) -> mapContains(LogAttributes, k), of)),
             [w, i, h, mapApply((k, v) -> (k, toString(v)), n)])), 0) AS content,
-        TraceId, SpanId,
-        i['session.id'] AS session_id
+        TraceId, SpanId
     FROM telemetry.otel_logs
     WHERE LogAttributes['event.name'] != 'sp_telemetry.context'
-) AS logs
+);
+
+-- The subquery on typed_events sees the inserted block, so only its sessions' contexts are read.
+CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_events_mv TO telemetry.telemetry_events AS
+SELECT
+    events.* EXCEPT (file_path) REPLACE
+    (
+        now64(9) AS received_at,
+        4000000000000000000 - toUInt64(toUnixTimestamp64Nano(now64(9))) AS version,
+        'otlp' AS source,
+        coalesce(nullIf(events.user_id, ''), nullIf(contexts.person, ''), events.installation_id) AS user_id,
+        if(contexts.project != '', contexts.project, events.project) AS project,
+        contexts.branch AS branch,
+        contexts.feature AS feature,
+        contexts.chapter AS chapter_context,
+        contexts.part AS part,
+        contexts.step AS workflow_step,
+        if(contexts.feature_source = '' AND contexts.chapter_source = '', '',
+           concat('feature:', contexts.feature_source, ' chapter:', contexts.chapter_source)) AS context_source,
+        contexts.confidence AS context_confidence,
+        contexts.at AS context_at,
+        mapConcat(events.attributes, telemetry_file(events.file_path, if(contexts.project != '', contexts.project, events.project))) AS attributes
+    )
+FROM telemetry.typed_events AS events
 ASOF LEFT JOIN
 (
-    SELECT * FROM telemetry.session_context FINAL
-    WHERE session_id IN (SELECT telemetry_identifier(salt, LogAttributes['session.id']) FROM telemetry.otel_logs)
+    SELECT * FROM telemetry.session_context FINAL WHERE session_id IN (SELECT session_id FROM telemetry.typed_events)
 ) AS contexts
-ON logs.session_id = contexts.session_id AND logs.timestamp >= contexts.at;
+ON events.session_id = contexts.session_id AND events.timestamp >= contexts.at;

@@ -1,0 +1,90 @@
+"""A query that never ends: what is written into its pipe comes out as rows, under a plan that the engine made once.
+
+To analyse the statement that types and sanitises events costs ten times as much as the rows of a small insert (docs/decisions.md); a
+standing query is analysed when it begins. One protobuf message in its pipe is one block of its input, for blocks end at the first row
+(`input_format_max_block_size_bytes`), and one block of input is one of output (`max_block_size`). So each answer belongs to the message
+before it.
+
+A message that promises more than it holds would wait for ever for the rest. So the pipe is closed when an answer takes long: then the
+query comes to its end, with the answer or with an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+
+from sp_telemetry.errors import QueryFailed
+from sp_telemetry.store.engine import Handle
+
+PIPE_BYTES = 1 << 20  # as much as the kernel gives to anybody; about 1,500 events
+LONG_S = 0.25  # a message of the longest takes 20 ms; to be wrong costs a new query, 60 ms of CPU
+SETTINGS = {
+    "max_threads": 1,  # blocks come out in the order in which they went in
+    "input_format_max_block_size_bytes": 1,
+    "max_block_size": PIPE_BYTES,  # more records than a message can hold
+    "max_execution_time": 0,
+    "optimize_functions_to_subcolumns": 0,
+}
+AVAILABLE = hasattr(fcntl, "F_SETPIPE_SZ")  # Linux
+
+
+class StandingQuery:
+    """`select` reads `{path}`, FORMAT Protobuf. Used by one thread at a time; costs next to nothing while nothing is asked.
+
+    What `select` says of the store's definitions (functions, scalars) is as it was when it began: see `is_current`.
+    """
+
+    def __init__(self, like: Handle, select: str) -> None:
+        self._reader, self._pipe = os.pipe()
+        with contextlib.suppress(OSError):  # this user may have no more
+            fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        #: The longest message, in bytes: it is written before anybody reads.
+        self.longest = fcntl.fcntl(self._pipe, fcntl.F_GETPIPE_SZ) - 4096
+        self._lock = threading.Lock()
+        self._open = True
+        self._engine = like.engine
+        self._definitions = self._engine.definitions
+        self._handle = self._engine.handle(**SETTINGS)
+        self._handle.before_close = self._end
+        self._answers: Iterator[bytes] = self._handle.stream(select.replace("{path}", f"/proc/self/fd/{self._reader}"), "Native")
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it goes on, and nothing was defined anew in the store since it began."""
+        return self._open and self._definitions == self._engine.definitions
+
+    def rows(self, message: bytes) -> bytes:
+        """The rows of `message`, a protobuf message behind its length, FORMAT Native. Raises QueryFailed; then it is at its end."""
+        rest = memoryview(message)
+        while rest:
+            rest = rest[os.write(self._pipe, rest) :]
+        late = threading.Timer(LONG_S, self._hang_up)
+        late.daemon = True
+        late.start()
+        try:
+            return next(self._answers)
+        except StopIteration:
+            raise QueryFailed("A standing query has come to its end.") from None
+        finally:
+            late.cancel()
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def _hang_up(self) -> None:
+        with self._lock:
+            if self._open:
+                self._open = False
+                os.close(self._pipe)
+
+    def _end(self) -> None:
+        """A handle can't be closed while its query waits for more."""
+        self._hang_up()
+        with contextlib.suppress(QueryFailed):
+            for _ in self._answers:
+                pass
+        os.close(self._reader)

@@ -152,11 +152,8 @@ class Pipeline:
             self._standing = None
 
     def _store_standing(self, bodies: list[bytes]) -> int:
-        if self._standing is None or not self._standing.is_current:
-            self.close()
-            self._standing = StandingQuery(self._handle, self._typing)
         try:
-            rows = [self._standing.rows(message) for message in _messages(bodies, self._standing.longest)]
+            rows = [self._current_query().rows(message) for message in _messages(bodies, self._current_query().longest)]
         except QueryFailed:
             self.close()
             raise
@@ -170,6 +167,12 @@ class Pipeline:
                 finally:
                     self._handle.run("TRUNCATE TABLE stage_events")
         return stored
+
+    def _current_query(self) -> StandingQuery:
+        if self._standing is None or not self._standing.is_current:
+            self.close()
+            self._standing = StandingQuery(self._handle, self._typing)
+        return self._standing
 
     def decodable(self, lane: Lane, body: bytes) -> str:
         """'' when `body` is an OTLP request, else what the engine says is wrong with it."""

@@ -1,0 +1,143 @@
+"""Events by the standing query are those by statements, each message's rows are its own, and nothing that is sent holds it up for long."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.serve.intake import Rejected, _commit
+from sp_telemetry.store import maintenance, pipeline, privacy, schema, standing_query
+from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store.pipeline import STANDING, Pipeline
+from tests.recordings.reading import recordings
+from tests.server import as_protobuf, log_request
+
+pytestmark = pytest.mark.skipif(not standing_query.AVAILABLE, reason="pipes have a size that can be set on Linux only")
+START = 1_790_000_000 * 10**9
+ALL = "SELECT * EXCEPT (received_at, version, context_at) FROM telemetry.telemetry_events FINAL ORDER BY ALL"
+
+
+@pytest.fixture
+def handle(tmp_path) -> Iterator[Handle]:
+    engine = Engine(tmp_path)
+    with engine.handle() as opened:
+        schema.migrate(opened, salt="0" * 32)
+        maintenance.apply_retention(opened, {"retention_events_days": 0, "retention_sessions_days": 0})
+        yield opened
+    engine.close()
+
+
+@pytest.fixture
+def storing(handle: Handle, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A pipeline whose statements are told from its standing query by `decoded`."""
+    made = Pipeline(handle)
+    made.decoded = []
+    decode = made.decode
+    monkeypatch.setattr(made, "decode", lambda lane, bodies: made.decoded.append(len(bodies)) or decode(lane, bodies))
+    return made
+
+
+def request(session: int, *sequences: int, **told: Any) -> bytes:
+    common = {"name": "api_request", "session.id": str(UUID(int=session)), "cost_usd": 0.5}
+    return as_protobuf(log_request([common | {"time_ns": START + n, "event.sequence": n} | told for n in sequences]))
+
+
+def stored(handle: Handle, session: int) -> list[int]:
+    asked = f"SELECT event_sequence FROM telemetry.telemetry_events FINAL WHERE session_id = '{UUID(int=session)}' ORDER BY 1"
+    return [int(line) for line in handle.query(asked).split()]
+
+
+@pytest.mark.parametrize("level", ["strict", "standard", "full"])
+def test_the_recordings_are_the_same_rows_as_by_statements(handle: Handle, level: str, monkeypatch: pytest.MonkeyPatch):
+    privacy.enforce(handle, Policy(level))
+    bodies = [body for recording in recordings() for about, body in recording.requests("logs") if about["file"].endswith(".pb")]
+    bodies = [body for body in bodies if pipeline.CONTEXT_MARK not in body]
+    assert len(bodies) > 50
+    by_query = Pipeline(handle)
+    events = sum(by_query.store(STANDING, bodies[at : at + 7]) for at in range(0, len(bodies), 7))
+    rows = handle.query(ALL, "JSONEachRow")
+    assert by_query._standing is not None
+    handle.run("TRUNCATE TABLE telemetry.telemetry_events")
+    monkeypatch.setattr(pipeline, "AVAILABLE", False)
+    assert Pipeline(handle).store(STANDING, bodies) == events
+    assert handle.query(ALL, "JSONEachRow") == rows != b""
+
+
+def test_each_answer_is_of_its_message_whatever_their_sizes(handle: Handle, storing: Pipeline):
+    """Also of many messages a batch, and of one with more records than a block of the engine's usually has."""
+    for session, size in enumerate((1, 400, 3, 2500, 1, 40), 1):
+        batch = [request(session, *range(at, min(at + 300, size))) for at in range(0, size, 300)]
+        assert storing.store(STANDING, batch) == size
+        assert stored(handle, session) == list(range(size))
+    records = b"".join(b"\x12\x09\x09" + struct.pack("<Q", START + n) for n in range(80_000))  # each a time and nothing else
+    scope = b"\x12" + pipeline._varint(len(records)) + records
+    assert storing.store(STANDING, [b"\x0a" + pipeline._varint(len(scope)) + scope]) == 80_000
+    storing.store(STANDING, [request(99, 1)])
+    assert stored(handle, 99) == [1]
+    assert storing.decoded == []
+
+
+def test_a_request_of_any_length_is_stored(handle: Handle, storing: Pipeline):
+    assert storing.store(STANDING, [request(1, 1), request(2, 1, prompt="x" * (3 << 20)), request(3, 1)]) == 3
+    assert stored(handle, 1) == stored(handle, 2) == stored(handle, 3) == [1]
+    assert storing.decoded == [3], "by statements"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"\x0a\x0a\x12\x08\x12\x06\x32\xff\xff\xff\x7f\x00",  # a record of 256 MB, in a message that is whole at the top
+        b"\x0a\x06\x12\x04\x12\x02\x32\x30",
+        request(4, 1)[:-3],
+    ],
+)
+def test_a_promise_of_more_than_there_is_is_rejected_soon_and_costs_nobody_else(handle: Handle, storing: Pipeline, broken: bytes):
+    begun = time.monotonic()
+    answers = _commit(storing, STANDING, [request(1, 1), broken, request(2, 1)])
+    assert time.monotonic() - begun < 10 * standing_query.LONG_S
+    assert isinstance(answers[1], Rejected)
+    assert stored(handle, 1) == stored(handle, 2) == [1]
+    assert storing.store(STANDING, [request(3, 1)]) == 1
+    assert stored(handle, 3) == [1]
+
+
+def test_a_machine_that_is_slower_than_was_thought_loses_nothing(handle: Handle, storing: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(standing_query, "LONG_S", 0.001)
+    for session in range(1, 6):
+        batch = [request(session, *range(at, at + 500)) for at in range(0, 4000, 500)]
+        assert storing.store(STANDING, batch) == 4000
+        assert stored(handle, session) == list(range(4000))
+
+
+def test_what_is_defined_anew_holds_for_the_next_request(handle: Handle, storing: Pipeline):
+    def model(session: int) -> str:
+        storing.store(STANDING, [request(session, 1, query_source="typed by somebody")])
+        return handle.query(f"SELECT query_source FROM telemetry.telemetry_events WHERE session_id = '{UUID(int=session)}'").decode().strip()
+
+    assert model(1).startswith("other-")
+    first = storing._standing
+    with handle.engine.handle() as another:
+        privacy.enforce(another, Policy("standard"))
+    assert model(2) == "typed by somebody"
+    assert storing._standing is not first
+    assert model(3) == "typed by somebody"
+
+
+def test_it_ends_with_its_pipeline_or_with_the_engine(tmp_path):
+    engine = Engine(tmp_path)
+    handle = engine.handle()
+    schema.migrate(handle)
+    one, other = Pipeline(handle), Pipeline(engine.handle())
+    for each in (one, other):
+        each.store(STANDING, [request(1, 1)])
+    running = "SELECT count() FROM system.processes WHERE query LIKE '%/proc/self/fd/%' AND query NOT LIKE '%system.processes%'"
+    assert int(handle.query(running)) == 2
+    one.close()
+    assert int(handle.query(running)) == 1
+    engine.close()

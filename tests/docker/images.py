@@ -27,6 +27,7 @@ from tests.docker.engine import Engine, EngineUnavailable
 STAND_IN = "sp-telemetry.stand-in"  # the label of the image that is one
 BASE = "sp-telemetry/stand-in-base"
 HERE = Path(__file__).parent
+PACKAGES = Path("/usr/lib/stand-in-packages")
 # What the tests need and a server does not.
 LEFT_OUT = re.compile(
     r"(_?pytest|hypothesis|ruff|uv|pip|setuptools|hatchling|opentelemetry|pygments|mypy)\b.*|.*\.dist-info"
@@ -101,7 +102,7 @@ def _stand_in(engine: Engine, name: str) -> None:
         key = _tree_key(Path(folder, "app"))
         if _has(engine, name, key):
             return
-        paths = ":".join(["/app/src", *map(str, _site_packages())])
+        paths = f"/app/src:{PACKAGES}"
         # 101 is the user that ClickHouse's image has, and /var/lib/clickhouse is open to any, as there.
         Path(folder, "Dockerfile").write_text(f"""\
 FROM {base}
@@ -129,10 +130,10 @@ def _site_packages() -> list[Path]:
 
 
 def _base_key() -> str:
-    """Changes with what the base is made of: this file, the interpreter, the packages that are installed, and where."""
+    """Changes with what the base is made of: this file, the interpreter, the packages that are installed."""
     said = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode() + str(_python()).encode())
     for folder in _site_packages():
-        said.update("\n".join([str(folder), *sorted(entry.name for entry in folder.iterdir())]).encode())
+        said.update("\n".join(sorted(entry.name for entry in folder.iterdir())).encode())
     return said.hexdigest()[:16]
 
 
@@ -143,15 +144,16 @@ def _tree_key(folder: Path) -> str:
     return said.hexdigest()
 
 
-def _base_files() -> Iterator[Path]:
-    """Files of this machine that the stand-in needs, each under its own path there: Python, packages, the libraries they load."""
+def _base_files() -> Iterator[tuple[Path, Path]]:
+    """(file of this machine, its place in the image) of all that the stand-in needs: Python and what it loads under their own paths,
+    packages in PACKAGES, for the environment may lie where a container has another file system (/tmp)."""
     standard = Path(sysconfig.get_path("stdlib"))
-    found = [_python(), *_below(standard, without=("site-packages",))]
+    found = [(file, file) for file in (_python(), *_below(standard, without=("site-packages",)))]
     for folder in _site_packages():
-        found.extend(_below(folder))
+        found.extend((file, PACKAGES / file.relative_to(folder)) for file in _below(folder))
     yield from found
-    binaries = [file for file in found if file == _python() or ".so" in file.suffixes or file.name.endswith(".so")]
-    yield from _libraries(binaries)
+    binaries = [file for file, _ in found if file == _python() or ".so" in file.suffixes or file.name.endswith(".so")]
+    yield from ((library, library) for library in _libraries(binaries))
 
 
 def _below(folder: Path, without: tuple[str, ...] = ()) -> Iterator[Path]:
@@ -174,7 +176,7 @@ def _libraries(binaries: Iterable[Path]) -> Iterator[Path]:
 
 
 @contextmanager
-def _piped_tar(files: Iterable[Path]) -> Iterator[io.BufferedReader]:
+def _piped_tar(files: Iterable[tuple[Path, Path]]) -> Iterator[io.BufferedReader]:
     """A file with the base's tar, at its beginning."""
     busybox = shutil.which("busybox")
     if busybox is None:
@@ -182,8 +184,8 @@ def _piped_tar(files: Iterable[Path]) -> Iterator[io.BufferedReader]:
     with tempfile.TemporaryFile() as out:
         with tarfile.open(fileobj=out, mode="w", dereference=True) as tar:
             written: set[str] = set()
-            for file in files:
-                name = os.path.normpath(file).lstrip("/")  # the loader says a/../b
+            for file, place in files:
+                name = os.path.normpath(place).lstrip("/")  # the loader says a/../b
                 if name not in written:
                     written.add(name)
                     tar.add(file, name, recursive=False)

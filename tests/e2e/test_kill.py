@@ -280,7 +280,8 @@ def back_up_and_kill(folder: Path, times: int) -> None:
     made: dict[str, set[int]] = {}
     for turn in range(times):
         program = [sys.executable, "-c", BACKING_UP, str(server.home.store), str(backups), str(1 + turn * 100_000)]
-        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))  # scripts/test keeps the directory out of it
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as process:
             try:
                 told = [json.loads(process.stdout.readline()) for _ in range(4)]
                 time.sleep(moments.uniform(0, 0.3))

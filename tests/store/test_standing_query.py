@@ -116,17 +116,18 @@ def test_a_machine_that_is_slower_than_was_thought_loses_nothing(handle: Handle,
 
 
 def test_what_is_defined_anew_holds_for_the_next_request(handle: Handle, storing: Pipeline):
-    def model(session: int) -> str:
+    def kept(session: int) -> str:
         storing.store(STANDING, [request(session, 1, query_source="typed by somebody")])
-        return handle.query(f"SELECT query_source FROM telemetry.telemetry_events WHERE session_id = '{UUID(int=session)}'").decode().strip()
+        asked = f"SELECT query_source FROM telemetry.telemetry_events WHERE session_id = '{UUID(int=session)}'"
+        return handle.query(asked).decode().strip()
 
-    assert model(1).startswith("other-")
+    assert kept(1).startswith("other-")
     first = storing._standing
     with handle.engine.handle() as another:
         privacy.enforce(another, Policy("standard"))
-    assert model(2) == "typed by somebody"
+    assert kept(2) == "typed by somebody"
     assert storing._standing is not first
-    assert model(3) == "typed by somebody"
+    assert kept(3) == "typed by somebody"
 
 
 def test_it_ends_with_its_pipeline_or_with_the_engine(tmp_path):

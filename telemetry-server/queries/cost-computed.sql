@@ -26,7 +26,7 @@ WITH
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
             if(has(by, 'model'), e.model, '') AS model,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             count() AS requests,
             sum(ifNull(e.computed_usd, 0)) AS cost_usd,
             sum(ifNull(e.reported_usd, 0)) AS reported_usd,

@@ -58,7 +58,7 @@ WITH
             if(has(by, 'reason'), e.reason, '') AS reason,
             if(has(by, 'version'), e.service_version, '') AS version,
             if(has(by, 'request'), if(e.request_id = '', toString(e.event_id), e.request_id), '') AS request,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             count() AS requests,
             sum(ifNull(e.reported_usd - e.computed_usd, 0)) AS difference_usd,
             sum(ifNull(e.reported_usd, 0)) AS reported_usd,

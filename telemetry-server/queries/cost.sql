@@ -37,7 +37,7 @@ WITH
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
             if(has(by, 'model'), e.model, '') AS model,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             count() AS requests,
             sum(e.cost_usd) AS cost_usd,
             sum(e.token_count) AS token_count,

@@ -39,7 +39,7 @@ WITH
             if(has(by, 'step'), workflow_step, '') AS step,
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             count() AS errors,
             countIf(event_type = 'api_error') AS api_errors,
             countIf(event_type = 'tool_result') AS tool_failures,

@@ -39,7 +39,7 @@ WHERE event_type = 'api_request' AND timestamp >= now() - INTERVAL 30 DAY
     FROM telemetry.telemetry_events FINAL
     WHERE event_type = 'api_request' AND timestamp >= now() - INTERVAL 30 DAY
     GROUP BY session_id
-    HAVING uniqExact(feature, chapter_context) > 1)
+    HAVING min(cityHash64(feature, chapter_context)) != max(cityHash64(feature, chapter_context)))
 GROUP BY session_id, feature, chapter_context
 ORDER BY session_id, since;
 

@@ -43,9 +43,10 @@ WITH
             if(has(by, 'step'), workflow_step, '') AS step,
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             uniqState(cityHash64(session_id, toStartOfMinute(timestamp))) AS minutes,
-            argMaxState(toString(event_type), (timestamp, event_sequence)) AS last_event,
+            -- one number, for comparing tuples takes half of the query's time
+            argMaxState(toString(event_type), bitShiftLeft(toUInt128(toUnixTimestamp64Nano(timestamp)), 64) + ifNull(event_sequence, 0)) AS last_event,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
             countIf(event_type = 'user_prompt') AS prompts,

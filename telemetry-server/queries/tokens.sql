@@ -36,7 +36,7 @@ WITH
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
             if(has(by, 'model'), e.model, '') AS model,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             count() AS requests,
             sum(e.input_tokens) AS input_tokens,
             sum(e.output_tokens) AS output_tokens,

@@ -36,7 +36,7 @@ WITH
             if(has(by, 'step'), workflow_step, '') AS step,
             if(has(by, 'branch'), e.branch, '') AS branch,
             if(has(by, 'project'), e.project, '') AS project,
-            uniqState(cityHash64(session_id)) AS sessions,
+            uniqState(session_id) AS sessions,
             countIf(event_type = 'tool_result') AS calls,
             countIf(success = false) AS failures,
             countIf(event_type = 'tool_decision' AND decision = 'reject') AS rejected,

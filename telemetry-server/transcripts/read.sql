@@ -64,4 +64,4 @@ WHERE NOT whole OR used OR startsWith(line, '{"type":"queue-operation"')
     OR multiSearchAny(head, ['"promptId":"', '"compact_boundary"', '<command-name>/clear</command-name>'])
         AND NOT multiSearchAny(head, ['"tool_result"', '"attachment"'])
 SETTINGS max_threads = 2, input_format_parallel_parsing = 0, storage_file_read_method = 'pread', max_block_size = 4096,
-    input_format_max_block_size_bytes = 4000000, optimize_functions_to_subcolumns = 0
+    input_format_max_block_size_bytes = 8000000, optimize_functions_to_subcolumns = 0

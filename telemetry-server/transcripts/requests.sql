@@ -5,15 +5,22 @@
 -- output counts as a whole, of equal ones the last. usage.iterations has the attempts that were billed, where it has several.
 WITH
     -- some versions leave the request's id out, some only in some lines
-    named AS (SELECT file, message_id, max(request_id) AS known_as FROM lines WHERE kind = 'answer' AND message_id != '' GROUP BY file, message_id),
+    unnamed AS (SELECT file, message_id FROM lines WHERE kind = 'answer' AND message_id != '' AND request_id = ''),
+    named AS
+    (
+        SELECT file, message_id, max(request_id) AS known_as FROM lines
+        WHERE kind = 'answer' AND (file, message_id) IN (SELECT file, message_id FROM unnamed)
+        GROUP BY file, message_id
+    ),
     requests AS
     (
         SELECT
             l.file AS file, l.message_id AS message_id, if(l.request_id = '', n.known_as, l.request_id) AS request_id,
-            argMax(l.number, (l.output_tokens, l.at)) AS best,
+            -- one number, for tuples are slow to compare
+            argMax(l.number, bitShiftLeft(toUInt128(l.output_tokens), 64) + toUInt64(toUnixTimestamp64Nano(l.at))) AS best,
             min(l.at) AS first_at,
             count() AS lines,
-            uniqExact(cityHash64(l.uuid)) AS distinct_lines,
+            groupBitmap(cityHash64(l.uuid)) AS distinct_lines,
             min(l.beside) AS beside,
             argMin(l.agent_id, l.beside) AS agent
         FROM lines AS l
@@ -79,5 +86,4 @@ INNER JOIN files AS f ON r.file = f.file
 ASOF LEFT JOIN (SELECT file, at, prompt_id FROM lines WHERE kind IN ('prompt', 'clear') AND prompt_id != '') AS prompts
 ON r.file = prompts.file AND r.first_at >= prompts.at
 ARRAY JOIN billed AS b, arrayEnumerate(billed) AS place
-ORDER BY message_id, request_id, attempt -- as the store has them, and in few large blocks: each costs the view there its fixed time
 SETTINGS max_threads = 2

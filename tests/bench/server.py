@@ -38,7 +38,8 @@ SETTINGS = {
 
 def environment(home: Path, checkout: Path = ROOT) -> dict[str, str]:
     """What a process of sp-telemetry over `home` needs: the sources of `checkout`, ports that are free, no retention."""
-    return {**os.environ, **SETTINGS, "SP_TELEMETRY_HOME": str(home), "PYTHONPATH": str(checkout / "src")}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # nobody compiles it all each time
+    return {**inherited, **SETTINGS, "SP_TELEMETRY_HOME": str(home), "PYTHONPATH": str(checkout / "src")}
 
 
 @dataclass(frozen=True)

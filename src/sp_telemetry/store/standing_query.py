@@ -39,16 +39,20 @@ class StandingQuery:
     """
 
     def __init__(self, like: Handle, select: str) -> None:
-        self._reader, self._pipe = os.pipe()
+        self._engine = like.engine
+        self._definitions = self._engine.definitions
+        self._handle = self._engine.handle(**SETTINGS)
+        try:
+            self._reader, self._pipe = os.pipe()
+        except OSError:
+            self._handle.close()
+            raise
         with contextlib.suppress(OSError):  # this user may have no more
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         #: The longest message, in bytes: it is written before anybody reads.
         self.longest = fcntl.fcntl(self._pipe, fcntl.F_GETPIPE_SZ) - 4096
         self._lock = threading.Lock()
-        self._open = True
-        self._engine = like.engine
-        self._definitions = self._engine.definitions
-        self._handle = self._engine.handle(**SETTINGS)
+        self._open, self._asked = True, False
         self._handle.before_close = self._end
         self._answers: Iterator[bytes] = self._handle.stream(select.replace("{path}", f"/proc/self/fd/{self._reader}"), "Native")
 
@@ -65,6 +69,7 @@ class StandingQuery:
             rest = memoryview(message)
             while rest:
                 rest = rest[os.write(self._pipe, rest) :]
+        self._asked = True
         late = threading.Timer(LONG_S, self._hang_up)
         late.daemon = True
         late.start()
@@ -87,7 +92,8 @@ class StandingQuery:
     def _end(self) -> None:
         """A handle can't be closed while its query waits for more."""
         self._hang_up()
-        with contextlib.suppress(QueryFailed):
-            for _ in self._answers:
-                pass
+        if self._asked:
+            with contextlib.suppress(QueryFailed):
+                for _ in self._answers:
+                    pass
         os.close(self._reader)

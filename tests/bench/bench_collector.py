@@ -34,6 +34,7 @@ from tests.collector import running as collectors
 STRAIGHT, COLLECTED = "straight", "through the collector"
 SHAPE = bench_ingest.Shape("", 100, 64, 4_000)
 STALLED_S = 60
+HEADS = ["road", "accepted/s", "stored/s", "CPU ms / 1,000", "the collector's", "RSS MiB", "the collector's", "visible ms", "sent", "lost"]
 
 
 @contextlib.contextmanager
@@ -112,19 +113,7 @@ def main() -> None:
             row["visible_ms"] = statistics.median(visible_ms(server, by, run + 0x100, times))
             rows.append(row)
             print(f"  {row['road']}: {row['events_a_second']:,.0f} events/s", file=sys.stderr)
-    heads = [
-        "road",
-        "accepted/s",
-        "stored/s",
-        "CPU ms / 1,000",
-        "the collector's",
-        "RSS MiB",
-        "the collector's",
-        "visible ms",
-        "sent",
-        "lost",
-    ]
-    servers.table("Through a collector, 100 events a request, 64 connections", heads, [cells(row) for row in rows])
+    servers.table("Through a collector, 100 events a request, 64 connections", HEADS, [cells(row) for row in rows])
     name = "none" if args.no_policy else policy.stem
     servers.write(args.json, "collector", {"roads": rows, "policy": name})
     if any(row["lost"] for row in rows) or any(set(row["statuses"]) != {"200"} for row in rows):

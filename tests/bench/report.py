@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_collector
 import bench_transcripts
 import server as servers
 
@@ -27,15 +28,24 @@ def main() -> None:
     parser.add_argument("--document", type=Path, default=servers.ROOT / "docs" / "performance.md")
     args = parser.parse_args()
     text = args.document.read_text()
-    for file in args.files:
-        figures = json.loads(file.read_text())
+    given = [json.loads(file.read_text()) for file in args.files]
+    asked = sorted((figures for figures in given if figures["kind"] == "queries"), key=lambda figures: figures["store"]["rows"])
+    if len(asked) > 1:  # of stores of several sizes; the table of all questions is of the usual one
+        given = [figures for figures in given if figures["kind"] != "queries" or figures["store"]["rows"] == ROWS]
+        text = _put(text, "growth", _growth(asked), asked[-1], args.document)
+    for figures in given:
         for name, block in BLOCKS[figures["kind"]](figures).items():
-            marks = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
-            inside = f"{marks[0]}\n{_origin(figures)}\n\n{block}\n{marks[1]}"
-            text, found = re.subn(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _, new=inside: new, text, flags=re.DOTALL)
-            if not found:
-                sys.exit(f"{args.document} has no place for {name!r}")
+            text = _put(text, name, block, figures, args.document)
     args.document.write_text(text)
+
+
+def _put(text: str, name: str, block: str, figures: dict[str, Any], document: Path) -> str:
+    marks = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    inside = f"{marks[0]}\n{_origin(figures)}\n\n{block}\n{marks[1]}"
+    text, found = re.subn(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", lambda _: inside, text, flags=re.DOTALL)
+    if not found:
+        sys.exit(f"{document} has no place for {name!r}")
+    return text
 
 
 def _origin(figures: dict[str, Any]) -> str:
@@ -90,6 +100,26 @@ def _queries(figures: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _growth(stores: list[dict[str, Any]]) -> str:
+    """The same questions of stores of several sizes, smallest first."""
+    rows = [
+        [f"`{name}`, engine, median ms", *(f"{each['questions'][name]['engine_median_ms']:,.0f}" for each in stores)]
+        for name in GROWING
+        if all(name in each["questions"] for each in stores)
+    ]
+    for process in stores[0]["processes"]:
+        times = [next(p["median_ms"] for p in each["processes"] if p["name"] == process["name"]) for each in stores]
+        rows.append([f"`{process['name']}`, median ms", *(f"{ms:,.0f}" for ms in times)])
+    rows.append(["on disk, MB", *(f"{each['store']['bytes'] / 1e6:,.0f}" for each in stores)])
+    rows.append(["server's RSS afterwards, MiB", *(f"{each['store']['rss_mib']:,.0f}" for each in stores)])
+    return _table(["events", *(f"{each['store']['rows']:,}" for each in stores)], rows)
+
+
+def _collector(figures: dict[str, Any]) -> dict[str, str]:
+    rows = [bench_collector.cells(row) for row in figures["roads"]]
+    return {"collector": f"Policy `{figures['policy']}`.\n\n{_table(bench_collector.HEADS, rows)}"}
+
+
 def _start(figures: dict[str, Any]) -> dict[str, str]:
     starts = [[name, f"{statistics.median(all):.2f}", f"{max(all):.2f}", len(all)] for name, all in figures["starts"].items()]
     idle = [[name, f"{i['rss_mib']:.0f}", f"{i['pss_mib']:.0f}", f"{i['cpu_share']:.2%}"] for name, i in figures["idle"].items()]
@@ -134,7 +164,23 @@ def _transcripts(figures: dict[str, Any]) -> dict[str, str]:
     return {"transcripts": f"{about}\n\n{_table(bench_transcripts.HEADS, bench_transcripts.table(figures))}"}
 
 
-BLOCKS = {"ingest": _ingest, "queries": _queries, "start": _start, "hooks": _hooks, "transcripts": _transcripts}
+ROWS = 10_000_000
+GROWING = (
+    "cost.sql day,chapter",
+    "cost.sql chapter",
+    "tokens.sql day,user",
+    "sessions.sql day",
+    "coverage.sql",
+    "one session's trace by its id",
+)
+BLOCKS = {
+    "collector": _collector,
+    "ingest": _ingest,
+    "queries": _queries,
+    "start": _start,
+    "hooks": _hooks,
+    "transcripts": _transcripts,
+}
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ LANES = (
 STANDING = Lane("logs", "protobuf")
 RESOURCE_LOGS = 0x0A  # the tag of ExportLogsServiceRequest's only field
 LENGTH_BYTES = 10
+ATTRIBUTING = " SETTINGS max_threads = 1, join_algorithm = 'hash'"  # threads and a parallel join cost a small insert a fifth
 SHAPES = {"logs": "otel_logs", "metrics": "otel_metric_points", "traces": "otel_traces"}  # what each signal is decoded to
 STAGES = {shape: f"stage_{signal}" for signal, shape in SHAPES.items()} | {"typed_events": "stage_events"}
 
@@ -118,7 +119,7 @@ class Pipeline:
             self._derive[signal] = list(self._deriving(shape))
         self._typing = self._standing_select()
         typed = {"telemetry.typed_events": self._typed_rows()}
-        self._attributing = self._statement(views()["telemetry_events_mv"], "telemetry.telemetry_events", typed)
+        self._attributing = self._statement(views()["telemetry_events_mv"], "telemetry.telemetry_events", typed) + ATTRIBUTING
         self._stage_typed = f"INSERT INTO stage_events SELECT * FROM {typed['telemetry.typed_events']}"
 
     def store(self, lane: Lane, bodies: list[bytes]) -> int:

@@ -9,10 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve.intake import Rejected, _commit
-from sp_telemetry.store import maintenance, pipeline, privacy, schema, standing_query
+from sp_telemetry.store import framing, maintenance, pipeline, privacy, schema, standing_query
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import STANDING, Pipeline
 from tests.recordings.reading import recordings
@@ -76,8 +79,8 @@ def test_each_answer_is_of_its_message_whatever_their_sizes(handle: Handle, stor
         assert storing.store(STANDING, batch) == size
         assert stored(handle, session) == list(range(size))
     records = b"".join(b"\x12\x09\x09" + struct.pack("<Q", START + n) for n in range(80_000))  # each a time and nothing else
-    scope = b"\x12" + pipeline._varint(len(records)) + records
-    assert storing.store(STANDING, [b"\x0a" + pipeline._varint(len(scope)) + scope]) == 80_000
+    scope = b"\x12" + framing.varint(len(records)) + records
+    assert storing.store(STANDING, [b"\x0a" + framing.varint(len(scope)) + scope]) == 80_000
     storing.store(STANDING, [request(99, 1)])
     assert stored(handle, 99) == [1]
     assert storing.decoded == []
@@ -101,6 +104,7 @@ def test_a_promise_of_more_than_there_is_is_rejected_soon_and_costs_nobody_else(
     begun = time.monotonic()
     answers = _commit(storing, STANDING, [request(1, 1), broken, request(2, 1)])
     assert time.monotonic() - begun < 10 * standing_query.LONG_S
+    assert storing.decoded[:3] == [3, 1, 2], "once by the query, then by statements, in halves"
     assert isinstance(answers[1], Rejected)
     assert stored(handle, 1) == stored(handle, 2) == [1]
     assert storing.store(STANDING, [request(3, 1)]) == 1
@@ -142,3 +146,44 @@ def test_it_ends_with_its_pipeline_or_with_the_engine(tmp_path):
     one.close()
     assert int(handle.query(running)) == 1
     engine.close()
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=300), max_size=6), st.integers(20, 400))
+def test_messages_put_together_hold_the_same_fields(inner: list[bytes], longest: int):
+    bodies = [b"".join(b"\x0a" + framing.varint(len(one)) + one for one in (each, each[:5])) for each in inner]
+    try:
+        messages = list(framing.together(bodies, longest))
+    except QueryFailed:
+        assert any(len(body) > longest - framing.LENGTH_BYTES for body in bodies)
+        return
+    assert all(len(message) <= longest for message in messages)
+    fields = []
+    for message in messages:
+        length, at = _varint_at(message, 0)
+        assert at + length == len(message) and framing.is_whole(message[at:])
+        while at < len(message):
+            size, start = _varint_at(message, at + 1)
+            fields.append(message[start : start + size])
+            at = start + size
+    assert fields == [part for each in inner for part in (each, each[:5])]
+
+
+@given(st.binary(max_size=200), st.data())
+def test_a_message_that_was_cut_or_is_something_else_is_not_whole(inner: bytes, data: st.DataObject):
+    body = b"\x0a" + framing.varint(len(inner)) + inner
+    cut = data.draw(st.integers(1, len(body) - 1))
+    assert framing.is_whole(body) and framing.is_whole(b"") and framing.is_whole(body * 3)
+    assert not framing.is_whole(body[:cut]) or inner.startswith(b"\x0a")
+    assert not framing.is_whole(b"\x12" + body[1:])
+    assert not framing.is_whole(body + b"\x0a\xff\xff\xff\xff\xff\xff")
+
+
+def _varint_at(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = data[at]
+        number |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return number, at

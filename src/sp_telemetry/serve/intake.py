@@ -197,17 +197,17 @@ class Intake:
             log.info("The store takes events again.")
 
 
-def _commit(pipeline: Pipeline, lane: Lane, bodies: list[bytes]) -> list[Exception | int]:
+def _commit(pipeline: Pipeline, lane: Lane, bodies: list[bytes], by_statements: bool = False) -> list[Exception | int]:
     """For each body the number of its records, or why it is not stored. What fails together is tried in halves, so that one bad
     request costs its companions nothing; unless it is the place that fails, where smaller inserts would do so too."""
     try:
-        return [pipeline.store(lane, bodies)] + [0] * (len(bodies) - 1)
+        return [pipeline.store(lane, bodies, by_statements)] + [0] * (len(bodies) - 1)
     except QueryFailed as error:
         reason = trouble.of_error(error)
         if reason.what in trouble.OF_THE_PLACE:
             return [Unavailable(reason)] * len(bodies)
         if len(bodies) > 1:
             half = len(bodies) // 2
-            return _commit(pipeline, lane, bodies[:half]) + _commit(pipeline, lane, bodies[half:])
+            return _commit(pipeline, lane, bodies[:half], True) + _commit(pipeline, lane, bodies[half:], True)
         undecodable = trouble.can_never_be_stored(error) and pipeline.decodable(lane, bodies[0])
         return [Rejected(undecodable) if undecodable else Unavailable(reason)]

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.store import backfill
+from sp_telemetry.store import backfill, framing
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.memory_file import memory_file
 from sp_telemetry.store.schema import folder, statements
@@ -41,7 +41,7 @@ class Lane:
     def pieces(self, bodies: Iterable[bytes]) -> Iterable[bytes]:
         """`bodies` as one stream: protobuf messages behind their lengths, JSON objects a line each, blocks one after the other."""
         if self.encoding == "protobuf":
-            yield from _behind_lengths(bodies)
+            yield from framing.behind_lengths(bodies)
             return
         if self.encoding == "native":
             yield from bodies
@@ -62,8 +62,6 @@ LANES = (
 
 
 STANDING = Lane("logs", "protobuf")
-RESOURCE_LOGS = 0x0A  # the tag of ExportLogsServiceRequest's only field
-LENGTH_BYTES = 10
 ATTRIBUTING = " SETTINGS max_threads = 1, join_algorithm = 'hash'"  # threads and a parallel join cost a small insert a fifth
 SHAPES = {"logs": "otel_logs", "metrics": "otel_metric_points", "traces": "otel_traces"}  # what each signal is decoded to
 STAGES = {shape: f"stage_{signal}" for signal, shape in SHAPES.items()} | {"typed_events": "stage_events"}
@@ -122,13 +120,13 @@ class Pipeline:
         self._attributing = self._statement(views()["telemetry_events_mv"], "telemetry.telemetry_events", typed) + ATTRIBUTING
         self._stage_typed = f"INSERT INTO stage_events SELECT * FROM {typed['telemetry.typed_events']}"
 
-    def store(self, lane: Lane, bodies: list[bytes]) -> int:
+    def store(self, lane: Lane, bodies: list[bytes], by_statements: bool = False) -> int:
         """Commit `bodies` and return how many events, points or spans they held, context records not counted.
 
-        Raises QueryFailed; then some of their rows may be stored.
+        `by_statements`: without the standing query, for what it has failed at. Raises QueryFailed; then some of their rows may be stored.
         """
         told = lane.signal == "logs" and any(CONTEXT_MARK in body for body in bodies)
-        if lane == STANDING and AVAILABLE and not told:
+        if lane == STANDING and AVAILABLE and not told and not by_statements:
             with contextlib.suppress(QueryFailed):  # whatever is wrong, the statements say it, and of which request
                 return self._store_standing(bodies)
         stages = [STAGES[SHAPES[lane.signal]], *(["stage_events"] if lane.signal == "logs" else [])]
@@ -154,7 +152,7 @@ class Pipeline:
 
     def _store_standing(self, bodies: list[bytes]) -> int:
         try:
-            rows = [self._current_query().rows(message) for message in _messages(bodies, self._current_query().longest)]
+            rows = [self._current_query().rows(message) for message in framing.together(bodies, self._current_query().longest)]
         except QueryFailed:
             self.close()
             raise
@@ -196,7 +194,7 @@ class Pipeline:
     def _check_whole(self, bodies: list[bytes]) -> None:
         """Raises QueryFailed unless each of `bodies` is JSON by itself: put together, pieces of JSON can be one object that
         swallows those between them."""
-        with memory_file(_behind_lengths(bodies)) as path:
+        with memory_file(framing.behind_lengths(bodies)) as path:
             broken = int(self._handle.query(f"SELECT countIf(NOT isValidJSON(body)) FROM file('{path}', 'RowBinary', 'body String')"))
         if broken:
             raise QueryFailed("The request is not JSON.")
@@ -263,54 +261,3 @@ class Pipeline:
         for name, replacement in sources.items():
             select = re.sub(rf"{re.escape(name)}\b", lambda _, text=replacement: text, select)
         return f"INSERT INTO {into} ({columns}) {select}"
-
-
-def _messages(bodies: Iterable[bytes], longest: int) -> Iterator[bytes]:
-    """`bodies` as few messages behind their lengths, none longer than `longest`: protobuf messages one after the other are one message
-    with the fields of all. Raises QueryFailed where one is too long, or not whole, so that it would take from the next one."""
-    together: list[bytes] = []
-    size = 0
-    for body in filter(None, bodies):
-        if len(body) > longest - LENGTH_BYTES or not _is_whole(body):
-            raise QueryFailed("This request goes another way.")
-        if together and size + len(body) > longest - LENGTH_BYTES:
-            yield _varint(size) + b"".join(together)
-            together, size = [], 0
-        together.append(body)
-        size += len(body)
-    if together:
-        yield _varint(size) + b"".join(together)
-
-
-def _is_whole(body: bytes) -> bool:
-    """Whether `body` is nothing but fields 1 with lengths, `resource_logs`, to its last byte. There are few: one for each resource."""
-    at = 0
-    while at < len(body):
-        if body[at] != RESOURCE_LOGS:
-            return False
-        length = shift = 0
-        while True:
-            at += 1
-            if at == len(body) or shift > 28:
-                return False
-            length |= (body[at] & 0x7F) << shift
-            shift += 7
-            if body[at] < 0x80:
-                break
-        at += 1 + length
-    return at == len(body)
-
-
-def _behind_lengths(bodies: Iterable[bytes]) -> Iterable[bytes]:
-    for body in bodies:
-        yield _varint(len(body))
-        yield body
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

@@ -1,0 +1,62 @@
+"""Protobuf messages one after the other, and several put together to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from sp_telemetry.errors import QueryFailed
+
+RESOURCE_LOGS = 0x0A  # the tag of ExportLogsServiceRequest's only field
+LENGTH_BYTES = 10
+
+
+def behind_lengths(bodies: Iterable[bytes]) -> Iterator[bytes]:
+    """Each body behind its length, as FORMAT Protobuf reads them."""
+    for body in bodies:
+        yield varint(len(body))
+        yield body
+
+
+def together(bodies: Iterable[bytes], longest: int) -> Iterator[bytes]:
+    """`bodies` as few messages behind their lengths, none longer than `longest`: messages of one kind one after the other are one
+    message with the fields of all. Raises QueryFailed where one is too long, or is not whole and so would take from the next one."""
+    waiting: list[bytes] = []
+    size = 0
+    for body in filter(None, bodies):
+        if len(body) > longest - LENGTH_BYTES or not is_whole(body):
+            raise QueryFailed("This request can't be put together with others.")
+        if waiting and size + len(body) > longest - LENGTH_BYTES:
+            yield varint(size) + b"".join(waiting)
+            waiting, size = [], 0
+        waiting.append(body)
+        size += len(body)
+    if waiting:
+        yield varint(size) + b"".join(waiting)
+
+
+def is_whole(body: bytes) -> bool:
+    """Whether `body` is `resource_logs` and nothing else to its last byte. There are few of them: one for each resource."""
+    at = 0
+    while at < len(body):
+        if body[at] != RESOURCE_LOGS:
+            return False
+        length = shift = 0
+        while True:
+            at += 1
+            if at == len(body) or shift > 28:
+                return False
+            length |= (body[at] & 0x7F) << shift
+            shift += 7
+            if body[at] < 0x80:
+                break
+        at += 1 + length
+    return at == len(body)
+
+
+def varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

@@ -25,7 +25,7 @@ from sp_telemetry.transcripts.lines import LONGEST
 
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
 MEMORY_MIB, THREADS = 300, 2
-BATCH_BYTES, BATCH_FILES = 256 << 20, 800  # the statements cost 0.1 s a batch, whatever is in it
+BATCH_BYTES, BATCH_FILES = 120 << 20, 400  # the statements cost 0.1 s a batch, whatever is in it
 OTHER_FILES = 200  # that a process may have open beside
 SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,

@@ -66,8 +66,13 @@ def store(cache: Path, rows: int, checkout: Path) -> Path:
     return home
 
 
+BY_HAND = """SELECT toDate(timestamp) AS day, chapter_context, sum(cost_usd) AS cost_usd FROM telemetry.telemetry_events
+WHERE event_type = 'api_request' AND timestamp >= now() - INTERVAL 30 DAY GROUP BY ALL ORDER BY ALL"""
+
+
 def questions(checkout: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(name, SQL, parameters) of every report and ready query."""
+    yield "cost by day and chapter, by hand", BY_HAND, {}
     folder = checkout / "telemetry-server" / "queries"
     files = sorted(folder.glob("*.sql"), key=lambda file: ([*REPORTS, file.name].index(file.name), file.name))
     for file in files:

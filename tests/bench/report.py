@@ -166,6 +166,7 @@ def _transcripts(figures: dict[str, Any]) -> dict[str, str]:
 
 ROWS = 10_000_000
 GROWING = (
+    "cost by day and chapter, by hand",
     "cost.sql day,chapter",
     "cost.sql chapter",
     "tokens.sql day,user",

@@ -8,6 +8,8 @@ must be closed before the process ends, or the engine crashes in its own shutdow
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -181,6 +183,7 @@ class Engine:
         self.definitions = 0
         options = {"config-file": _write_configuration(configuration, backups)} if configuration else {}
         self._keeper = self.handle(**options)  # while it lives the engine stays open
+        self._inode = 0 if store == IN_MEMORY else os.stat(self._store).st_ino
 
     def handle(self, **options: Any) -> Handle:
         """A new handle (about 1 ms). `options` are settings that hold for it alone, such as readonly=1."""
@@ -195,6 +198,11 @@ class Engine:
         with self._lock:
             self._handles.add(handle)
         return handle
+
+    def require_place(self) -> None:
+        """Raises FileNotFoundError when the store's directory is gone or another one: an insert would make it anew, and be lost in it."""
+        if self._inode and os.stat(self._store).st_ino != self._inode:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._store)
 
     def note(self, sql: str) -> None:
         """`sql` has run, through whichever handle."""

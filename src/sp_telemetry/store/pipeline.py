@@ -124,7 +124,9 @@ class Pipeline:
         """Commit `bodies` and return how many events, points or spans they held, context records not counted.
 
         `by_statements`: without the standing query, for what it has failed at. Raises QueryFailed; then some of their rows may be stored.
+        Raises FileNotFoundError where the store has been taken away.
         """
+        self._handle.engine.require_place()
         told = lane.signal == "logs" and any(CONTEXT_MARK in body for body in bodies)
         if lane == STANDING and AVAILABLE and not told and not by_statements:
             with contextlib.suppress(QueryFailed):  # whatever is wrong, the statements say it, and of which request

@@ -6,10 +6,8 @@ is what was looked at, whatever happens to its name. The statements are in telem
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,8 +23,7 @@ from sp_telemetry.transcripts.lines import LONGEST
 
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
 MEMORY_MIB, THREADS = 300, 2
-BATCH_BYTES, BATCH_FILES = 120 << 20, 400  # the statements cost 0.1 s a batch, whatever is in it
-OTHER_FILES = 200  # that a process may have open beside
+BATCH_BYTES, BATCH_FILES = 120 << 20, 300
 SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, long_lines UInt64, problem String) ENGINE = Memory"""
@@ -72,7 +69,7 @@ def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read,
         sent: Future[None] | None = None
         waiting: list[tuple[bytes, bytes]] = []
         so_far = 0
-        for batch in _batches(stale, _files_at_once()):
+        for batch in _batches(stale):
             waiting += _read(handle, batch, machine, done.problems)
             so_far += sum(file.size for file in batch)
             if sum(len(requests) for requests, _ in waiting) > SEND_BYTES or so_far == done.size:
@@ -114,23 +111,11 @@ def _send(client: Client, requests: bytes, files: bytes) -> None:
     client.insert("telemetry.read_files", "Native", files)
 
 
-def _files_at_once() -> int:
-    """How many files may be open together: as many as we want where the system lets this process raise its own limit."""
-    wanted = BATCH_FILES + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, min(BATCH_FILES, soft - OTHER_FILES)) if soft != resource.RLIM_INFINITY else BATCH_FILES
-
-
-def _batches(files: list[Transcript], most: int) -> Iterator[list[Transcript]]:
+def _batches(files: list[Transcript]) -> Iterator[list[Transcript]]:
     batch: list[Transcript] = []
     size = 0
     for file in files:
-        if batch and (size + file.size > BATCH_BYTES or len(batch) == most):
+        if batch and (size + file.size > BATCH_BYTES or len(batch) == BATCH_FILES):
             yield batch
             batch, size = [], 0
         batch.append(file)

@@ -19,6 +19,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from sp_telemetry.store.engine import Engine
 from tests.store.clickhouse_server import READER_PASSWORD, WRITER_PASSWORD, Server
 
 
@@ -78,6 +79,15 @@ def test_headers_of_an_answer(server: Server) -> None:
     assert json.loads(answer.body)["rows"] == 5
     assert ask(server, "SELECT 1").text == "1\n"
     assert ask(server, "SELECT 1", default_format="CSVWithNames").text == '"1"\n1\n'
+
+
+def test_an_answer_without_rows_is_computed_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(Engine, "note", lambda _, sql: ran.append(sql))
+    for format, answer in (("TabSeparated", ""), ("Null", ""), ("JSONEachRow", "")):
+        ran.clear()
+        assert ask(server, f"SELECT id FROM notes WHERE id = 404 FORMAT {format}").text == answer
+        assert len([sql for sql in ran if "404" in sql and "formatQuery" not in sql]) == 1, ran
 
 
 @pytest.mark.parametrize("format", ["JSON", "JSONCompact", "TSVWithNames", "CSVWithNames", "Parquet", "JSONEachRow", "Pretty", "XML"])

@@ -140,7 +140,7 @@ class Run:
                 for piece in handle.stream(self._statement.sql, asked.default_format, dict(asked.parameters)):
                     yield piece[len(self._head(first, piece)) :] if first else piece
                     first = first or piece
-                if not first:  # the engine's stream has not even a header around no rows
+                if not first and (_PIECEWISE[self.format] or self.format == "Native"):  # of no rows the stream has not even the header
                     yield handle.query(self._statement.sql, asked.default_format, dict(asked.parameters))
 
     def _head(self, first: bytes, piece: bytes) -> bytes:

@@ -80,9 +80,16 @@ class Client:
         for _ in self.stream(f"INSERT INTO {table} FORMAT {format}", "Null", data=data):
             pass
 
-    def stream(self, sql: str, format: str, parameters: Mapping[str, Any] | None = None, data: bytes = b"") -> Iterator[bytes]:
+    def stream(
+        self,
+        sql: str,
+        format: str,
+        parameters: Mapping[str, Any] | None = None,
+        data: bytes = b"",
+        settings: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
         """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`. `data` is what an INSERT brings."""
-        asked = {"default_format": format} | ({"database": self._database} if self._database else {})
+        asked = {"default_format": format} | ({"database": self._database} if self._database else {}) | dict(settings or {})
         asked |= {f"param_{name}": str(value) for name, value in (parameters or {}).items()}
         connection = self._connection()
         try:
@@ -117,13 +124,13 @@ class Client:
 
 
 class Statements:
-    """A client in the shape of an engine's handle, for what runs on either (`schema.Runner`)."""
+    """A client in the shape of an engine's handle, for what runs on either (`schema.Runner`): as there, FINAL is only what says so."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def query(self, sql: str, format: str = "TabSeparated", parameters: Mapping[str, Any] | None = None) -> bytes:
-        return b"".join(self._client.stream(sql, format, parameters))
+        return b"".join(self._client.stream(sql, format, parameters, settings={"final": "0"}))
 
     def run(self, sql: str) -> None:
         self.query(sql, "Null")

@@ -27,11 +27,11 @@ SELECT
     telemetry_identifier(salt, r.session_id) AS session_id,
     telemetry_identifier(salt, r.prompt_id) AS prompt_id,
     telemetry_identifier(salt, r.message_uuid) AS message_uuid,
-    d.kept[1] AS agent_id,
+    d.agent_id AS agent_id,
     r.copied AS copied,
     r.lines AS lines,
     r.repeated_lines AS repeated_lines,
-    d.kept[2] AS model,
+    d.model AS model,
     r.input_tokens AS input_tokens,
     r.output_tokens AS output_tokens,
     r.cache_read_tokens AS cache_read_tokens,
@@ -39,43 +39,63 @@ SELECT
     r.cache_creation_5m_tokens AS cache_creation_5m_tokens,
     r.cache_creation_1h_tokens AS cache_creation_1h_tokens,
     r.web_searches AS web_searches,
-    d.kept[3] AS speed,
-    d.kept[4] AS service_tier,
-    d.kept[5] AS inference_geo,
-    d.kept[6] AS stop_reason,
-    d.kept[7] AS service_version,
-    d.kept[8] AS entrypoint,
-    extract(d.kept[10], '([^/\\\\]*)[/\\\\]*$') AS project,
-    d.kept[9] AS branch,
-    d.kept[10] AS directory
+    d.speed AS speed,
+    d.service_tier AS service_tier,
+    d.inference_geo AS inference_geo,
+    d.stop_reason AS stop_reason,
+    d.service_version AS service_version,
+    d.entrypoint AS entrypoint,
+    extract(d.directory, '([^/\\\\]*)[/\\\\]*$') AS project,
+    d.branch AS branch,
+    d.directory AS directory
 FROM
 (
-    SELECT *, sipHash128(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said
+    SELECT *, cityHash64(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said
     FROM telemetry.read_requests
 ) AS r
 LEFT JOIN
 (
-    SELECT said, arrayMap(placed -> placed.2, arraySort(groupArray((place, k.kept)))) AS kept
+    SELECT
+        said,
+        toLowCardinality(anyIf(k.kept, place = 1)) AS agent_id,
+        toLowCardinality(anyIf(k.kept, place = 2)) AS model,
+        toLowCardinality(anyIf(k.kept, place = 3)) AS speed,
+        toLowCardinality(anyIf(k.kept, place = 4)) AS service_tier,
+        toLowCardinality(anyIf(k.kept, place = 5)) AS inference_geo,
+        toLowCardinality(anyIf(k.kept, place = 6)) AS stop_reason,
+        toLowCardinality(anyIf(k.kept, place = 7)) AS service_version,
+        toLowCardinality(anyIf(k.kept, place = 8)) AS entrypoint,
+        toLowCardinality(anyIf(k.kept, place = 9)) AS branch,
+        toLowCardinality(anyIf(k.kept, place = 10)) AS directory
     FROM
     (
-        SELECT DISTINCT
-            sipHash128(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said,
-            arrayJoin(arrayZip(range(1, 11),
-                [toString(agent_id), toString(model), toString(speed), toString(service_tier), toString(inference_geo), toString(stop_reason),
-                 toString(service_version), toString(entrypoint), toString(branch), toString(directory)])) AS named,
-            named.1 AS place,
-            named.2 AS name
-        FROM telemetry.read_requests
+        SELECT
+            cityHash64(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said,
+            name, place
+        FROM
+        (
+            SELECT agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory
+            FROM telemetry.read_requests
+            GROUP BY ALL
+        )
+        ARRAY JOIN
+            [toString(agent_id), toString(model), toString(speed), toString(service_tier), toString(inference_geo), toString(stop_reason),
+             toString(service_version), toString(entrypoint), toString(branch), toString(directory)] AS name,
+            range(1, 11) AS place
     ) AS n
     INNER JOIN
     (
         SELECT name, telemetry_redact(name) AS kept
         FROM
         (
-            SELECT DISTINCT
-                arrayJoin([toString(agent_id), toString(model), toString(speed), toString(service_tier), toString(inference_geo), toString(stop_reason),
-                           toString(service_version), toString(entrypoint), toString(branch), toString(directory)]) AS name
-            FROM telemetry.read_requests
+            SELECT DISTINCT arrayJoin([toString(agent_id), toString(model), toString(speed), toString(service_tier), toString(inference_geo),
+                toString(stop_reason), toString(service_version), toString(entrypoint), toString(branch), toString(directory)]) AS name
+            FROM
+            (
+                SELECT agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory
+                FROM telemetry.read_requests
+                GROUP BY ALL
+            )
         )
     ) AS k
     ON n.name = k.name
@@ -121,7 +141,7 @@ ON r.directory = d.directory;
 
 -- Messages that stand in several files, or once with their request's id and once without: few do, and all others need no comparing.
 CREATE VIEW telemetry.shared_messages AS
-SELECT message_id FROM telemetry.transcript_copies
+SELECT message_id, max(request_id) AS known_as FROM telemetry.transcript_copies
 GROUP BY message_id HAVING min(cityHash64(file_id, request_id)) != max(cityHash64(file_id, request_id));
 
 -- Of these (and of those without a message's id) each request once. Of the copies of its usage the most complete counts, as a whole; the
@@ -130,46 +150,49 @@ GROUP BY message_id HAVING min(cityHash64(file_id, request_id)) != max(cityHash6
 CREATE VIEW telemetry.shared_requests AS
 SELECT
     message_id, request_id, attempt,
-    anyIf(c.session_id, nth_first = 1) AS session_id,
-    anyIf(c.file_id, nth_first = 1) AS file_id,
-    anyIf(c.timestamp, nth_first = 1) AS timestamp,
-    anyIf(c.prompt_id, nth_first = 1) AS prompt_id,
-    anyIf(c.message_uuid, nth_first = 1) AS message_uuid,
-    anyIf(c.agent_id, nth_first = 1) AS agent_id,
-    anyIf(c.service_version, nth_first = 1) AS service_version,
-    anyIf(c.entrypoint, nth_first = 1) AS entrypoint,
-    anyIf(c.project, nth_first = 1) AS project,
-    anyIf(c.branch, nth_first = 1) AS branch,
-    anyIf(c.directory, nth_first = 1) AS directory,
-    anyIf(c.attempts, nth_fullest = 1) AS attempts,
-    anyIf(c.model, nth_fullest = 1) AS model,
-    anyIf(c.input_tokens, nth_fullest = 1) AS input_tokens,
-    anyIf(c.output_tokens, nth_fullest = 1) AS output_tokens,
-    anyIf(c.cache_read_tokens, nth_fullest = 1) AS cache_read_tokens,
-    anyIf(c.cache_creation_tokens, nth_fullest = 1) AS cache_creation_tokens,
-    anyIf(c.cache_creation_5m_tokens, nth_fullest = 1) AS cache_creation_5m_tokens,
-    anyIf(c.cache_creation_1h_tokens, nth_fullest = 1) AS cache_creation_1h_tokens,
-    anyIf(c.web_searches, nth_fullest = 1) AS web_searches,
-    anyIf(c.speed, nth_fullest = 1) AS speed,
-    anyIf(c.service_tier, nth_fullest = 1) AS service_tier,
-    anyIf(c.inference_geo, nth_fullest = 1) AS inference_geo,
-    anyIf(c.stop_reason, nth_fullest = 1) AS stop_reason,
+    argMin(c.session_id, nth_first) AS session_id,
+    argMin(c.file_id, nth_first) AS file_id,
+    argMin(c.timestamp, nth_first) AS timestamp,
+    argMin(c.prompt_id, nth_first) AS prompt_id,
+    argMin(c.message_uuid, nth_first) AS message_uuid,
+    argMin(c.agent_id, nth_first) AS agent_id,
+    argMin(c.service_version, nth_first) AS service_version,
+    argMin(c.entrypoint, nth_first) AS entrypoint,
+    argMin(c.project, nth_first) AS project,
+    argMin(c.branch, nth_first) AS branch,
+    argMin(c.directory, nth_first) AS directory,
+    argMax(c.attempts, nth_fullest) AS attempts,
+    argMax(c.model, nth_fullest) AS model,
+    argMax(c.input_tokens, nth_fullest) AS input_tokens,
+    argMax(c.output_tokens, nth_fullest) AS output_tokens,
+    argMax(c.cache_read_tokens, nth_fullest) AS cache_read_tokens,
+    argMax(c.cache_creation_tokens, nth_fullest) AS cache_creation_tokens,
+    argMax(c.cache_creation_5m_tokens, nth_fullest) AS cache_creation_5m_tokens,
+    argMax(c.cache_creation_1h_tokens, nth_fullest) AS cache_creation_1h_tokens,
+    argMax(c.web_searches, nth_fullest) AS web_searches,
+    argMax(c.speed, nth_fullest) AS speed,
+    argMax(c.service_tier, nth_fullest) AS service_tier,
+    argMax(c.inference_geo, nth_fullest) AS inference_geo,
+    argMax(c.stop_reason, nth_fullest) AS stop_reason,
     count() AS copies
 FROM
 (
+    -- A rank is one number, for tuples and windows are slow; the file's id, which is random, decides between equals.
     SELECT
-        *,
-        row_number() OVER (PARTITION BY message_id, request_id, attempt ORDER BY copied, agent_id != '', file_started_at, file_id) AS nth_first,
-        row_number() OVER (PARTITION BY message_id, request_id, attempt ORDER BY stop_reason != '' DESC, output_tokens DESC, file_id DESC) AS nth_fullest
+        c.* EXCEPT (request_id),
+        -- some versions leave the request's id out: a copy without one is a copy of the one with
+        if(c.request_id = '' AND c.message_id != '', s.known_as, c.request_id) AS request_id,
+        toUInt128(reinterpretAsUInt64(reverse(unhex(substring(c.file_id, 1, 16))))) AS file,
+        bitShiftLeft(toUInt128(c.copied * 2 + (c.agent_id != '')), 125)
+            + bitShiftLeft(toUInt128(toUnixTimestamp64Nano(f.started_at)), 61) + bitShiftRight(file, 3) AS nth_first,
+        bitShiftLeft(toUInt128(c.stop_reason != ''), 127) + bitShiftLeft(toUInt128(c.output_tokens), 63) + bitShiftRight(file, 1) AS nth_fullest
     FROM
     (
-        SELECT c.* EXCEPT (request_id), f.started_at AS file_started_at,
-            -- some versions leave the request's id out: a copy without one is a copy of the one with
-            if(c.request_id = '' AND c.message_id != '', max(c.request_id) OVER (PARTITION BY c.message_id), c.request_id) AS request_id
-        FROM telemetry.transcript_copies AS c FINAL
-        LEFT JOIN (SELECT file_id, started_at FROM telemetry.transcript_files FINAL) AS f ON c.file_id = f.file_id
-        WHERE c.message_id = '' OR c.message_id IN (SELECT message_id FROM telemetry.shared_messages)
-    )
+        SELECT * FROM telemetry.transcript_copies FINAL
+        PREWHERE message_id = '' OR message_id IN (SELECT message_id FROM telemetry.shared_messages)
+    ) AS c
+    LEFT JOIN (SELECT file_id, started_at FROM telemetry.transcript_files FINAL) AS f ON c.file_id = f.file_id
+    LEFT JOIN (SELECT message_id AS shared_id, known_as FROM telemetry.shared_messages) AS s ON c.message_id = s.shared_id
 ) AS c
 GROUP BY message_id, request_id, attempt;
 
@@ -180,7 +203,7 @@ SELECT
     branch, directory, attempts, model, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens,
     cache_creation_1h_tokens, web_searches, speed, service_tier, inference_geo, stop_reason, toUInt64(1) AS copies
 FROM telemetry.transcript_copies FINAL
-WHERE message_id != '' AND message_id NOT IN (SELECT message_id FROM telemetry.shared_messages)
+PREWHERE message_id != '' AND message_id NOT IN (SELECT message_id FROM telemetry.shared_messages)
 UNION ALL
 SELECT
     message_id, request_id, attempt, session_id, file_id, timestamp, prompt_id, message_uuid, agent_id, service_version, entrypoint, project,

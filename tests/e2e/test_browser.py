@@ -4,7 +4,9 @@ them can write a row or read a byte, with the right password in their hands and 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -176,12 +178,12 @@ def browser(profile: Path, url: str) -> Iterator[subprocess.Popen]:
         [found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
          f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP {REBOUND} 127.0.0.1", url],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:
         yield process
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # what is on the PATH may be a script around the browser, which would outlive it
         process.wait(20)
 
 

@@ -16,6 +16,19 @@ C33, C34, C3 = "book/05-part/33-agents/", "book/05-part/34-costs/", "book/01-par
 CHAPTERS = (C33, C34, C3, "book/02-part/12-one/", "book/03-part/12-two/", "notes/chapters/41-privacy.md", "chapter-7/")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_hurry():
+    """A prompt may wait a twentieth of a second for us; a busy machine takes longer, and this is about what is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mentions, "MOST_S", 60)
+        yield
+
+
+def test_a_search_that_takes_long_finds_nothing(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mentions, "MOST_S", -1)
+    assert named(book, "chapter 33") == ""
+
+
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("ein Buch")

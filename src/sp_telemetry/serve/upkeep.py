@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from sp_telemetry.errors import QueryFailed
@@ -17,7 +18,8 @@ log = logging.getLogger("sp_telemetry")
 
 AFTER_CONTEXT_S = 0.5  # lets the records of one moment arrive together
 IN_FLIGHT_S = 10  # an insert that began before a context was committed is over by then; contexts younger than this are looked at again
-SUMMARIES_EVERY_S = 30
+# Between two looks at the summaries: a look may take 0.2 % of the time, and more only where that is longer than anybody should wait.
+SUMMARIES_EVERY_S, SUMMARIES_LATEST_S, SUMMARIES_SHARE = 30, 300, 0.002
 AFTER_FAILURE_S = 5
 NEVER = float("inf")
 AT_START_S = 3600  # contexts of the last hour in which there were any may have come just before the last end
@@ -71,12 +73,17 @@ class Upkeep:
                 await asyncio.sleep(AFTER_FAILURE_S)
 
     async def _watch_events(self) -> None:
+        stored, pause = self._intake.stored, float(SUMMARIES_EVERY_S)
         while True:
-            await self._intake.stored.wait()
-            await asyncio.sleep(SUMMARIES_EVERY_S)
-            self._intake.stored.clear()
+            await stored.wait()
+            await asyncio.sleep(pause)
+            stored.clear()
+            begun = time.monotonic()
             if not await self._summarise():
-                self._intake.stored.set()
+                stored.set()
+            pause = min(max((time.monotonic() - begun) / SUMMARIES_SHARE, SUMMARIES_EVERY_S), SUMMARIES_LATEST_S)
+            if not stored.is_set():  # nothing comes: what is needed while something does stays
+                await self._do(memory.release)
 
     async def _reattribute(self) -> bool:
         """Honour the contexts that arrived since the last time that this was done, and those of shortly before."""
@@ -92,7 +99,6 @@ class Upkeep:
         since = min(self._intake.inserts_since.take(), self._events_left)
         done = await self._do(maintenance.summarise, self._settings.retention_events_days, since)
         self._events_left = NEVER if done else since
-        await self._do(memory.release)
         return done
 
     async def _do(self, work: Callable[..., None], *arguments: float) -> bool:

@@ -143,8 +143,12 @@ _USERS = f"""<clickhouse>
 """
 
 
-# How often the engine looks at its own memory: by default twenty times a second, most of what an idle server does.
-QUIET = "<memory_worker_period_ms>1000</memory_worker_period_ms>"
+# What an idle engine does, less often. By default it looks at its own memory twenty times a second, and at each table every second or
+# two for something to merge or to stream. An insert starts its merges itself; nothing here streams.
+QUIET = """<memory_worker_period_ms>1000</memory_worker_period_ms>
+<background_processing_pool_thread_sleep_seconds_if_nothing_to_do>10</background_processing_pool_thread_sleep_seconds_if_nothing_to_do>
+<background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>60</background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>
+"""
 
 # The disk has the name that it has on a server (clickhouse/config/config.xml), so that one statement does for both.
 _BACKUPS = """<storage_configuration><disks><backups><type>local</type><path>{}/</path></backups></disks></storage_configuration>

@@ -113,3 +113,4 @@ SELECT
     arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
                 versions) AS chunked_versions
 FROM reached
+SETTINGS final = 0 -- only where it says FINAL: what was written since needs no copies taken out

@@ -53,11 +53,11 @@ ORDER BY times DESC;
 -- 6. What was under way right before an error: the tools called in the two minutes before a request failed.
 SELECT failed.error_type AS error_type, called.tool_name AS tool_name, count() AS times
 FROM
-    (SELECT session_id, timestamp, error_type FROM telemetry.telemetry_events FINAL
-     WHERE event_type = 'api_error' AND timestamp >= now() - INTERVAL 30 DAY) AS failed
-    INNER JOIN
     (SELECT session_id, timestamp, tool_name FROM telemetry.telemetry_events FINAL
      WHERE event_type = 'tool_result' AND timestamp >= now() - INTERVAL 30 DAY) AS called
+    INNER JOIN -- the right side is the one that is held in memory
+    (SELECT session_id, timestamp, error_type FROM telemetry.telemetry_events FINAL
+     WHERE event_type = 'api_error' AND timestamp >= now() - INTERVAL 30 DAY) AS failed
     ON failed.session_id = called.session_id
 WHERE called.timestamp <= failed.timestamp AND called.timestamp > failed.timestamp - INTERVAL 2 MINUTE
 GROUP BY error_type, tool_name

@@ -34,13 +34,8 @@ LIMIT 1000;
 SELECT session_id, feature, chapter_context, min(timestamp) AS since, count() AS requests, round(sum(cost_usd), 4) AS cost_usd
 FROM telemetry.telemetry_events FINAL
 WHERE event_type = 'api_request' AND timestamp >= now() - INTERVAL 30 DAY
-  AND session_id IN (
-    SELECT session_id
-    FROM telemetry.telemetry_events FINAL
-    WHERE event_type = 'api_request' AND timestamp >= now() - INTERVAL 30 DAY
-    GROUP BY session_id
-    HAVING min(cityHash64(feature, chapter_context)) != max(cityHash64(feature, chapter_context)))
 GROUP BY session_id, feature, chapter_context
+QUALIFY count() OVER (PARTITION BY session_id) > 1
 ORDER BY session_id, since;
 
 -- 4. What nobody knows the chapter or the feature of, with what was known instead.

@@ -81,6 +81,16 @@ def test_headers_of_an_answer(server: Server) -> None:
     assert ask(server, "SELECT 1", default_format="CSVWithNames").text == '"1"\n1\n'
 
 
+def test_a_condition_is_looked_at_after_copies_are_taken_out(server: Server) -> None:
+    for text in ("first", "second"):
+        assert write(server, f"INSERT INTO notes (id, text) VALUES (77, '{text}')", b"").status == 200
+    for where, texts in (
+        ("text = 'first'", ""), ("id = 77 AND text = 'first'", ""), ("id = 77", "second\n"), ("text = 'second' AND id > 5", "second\n"),
+        ("(id, text) IN ((77, 'first'))", ""), ("id + length(text) = 82", ""),
+    ):  # fmt: skip
+        assert ask(server, f"SELECT text FROM notes WHERE {where}").text == texts, where
+
+
 def test_an_answer_without_rows_is_computed_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     monkeypatch.setattr(Engine, "note", lambda _, sql: ran.append(sql))

@@ -59,6 +59,9 @@ SETTINGS = re.compile("|".join([
 LIMITS = ("max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes", "max_threads")
 # Among the values of an INSERT the engine would evaluate expressions: only those that have been looked at (clickhouse_run.py).
 EXPRESSIONS = ("input_format_values_interpret_expressions", "input_format_values_deduce_templates_of_expressions")
+# As the profiles in telemetry-server/clickhouse/config/users.xml: what arrived twice counts once. The last lets a session's trace read
+# only where its session is (the engine moves up only what holds for all versions of a row).
+DEFAULTS = ("final", "do_not_merge_across_partitions_select_final", "optimize_move_to_prewhere_if_final")
 MAX_RESULT_ROWS = 100_000_000
 MAX_THREADS = 64
 
@@ -99,7 +102,7 @@ class Access:
         """
         memory = self.query_memory_mib << 20
         limits = {"max_execution_time": self.query_timeout_s, "max_memory_usage": memory, "max_result_rows": MAX_RESULT_ROWS}
-        chosen = {"final": "1", "do_not_merge_across_partitions_select_final": "1"} | dict.fromkeys(EXPRESSIONS, "0")
+        chosen = dict.fromkeys(DEFAULTS, "1") | dict.fromkeys(EXPRESSIONS, "0")
         if user == READER:
             chosen |= {name: str(limit) for name, limit in limits.items()}
         limits |= {"max_threads": MAX_THREADS}

@@ -15,10 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # The folder of the installed wheel, when that is under test (scripts/test --wheel).
 WHEEL = os.environ.get("SP_TELEMETRY_TEST_WHEEL")
 
-if not WHEEL and str(ROOT / "src") not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-    # pytest was called by itself. Children that tests start need the path too.
-    sys.path.insert(0, str(ROOT / "src"))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+if not WHEEL:  # pytest may have been called by itself. Children that tests start need the path too, workers of xdist have only that.
+    sources = str(ROOT / "src")
+    if sources not in sys.path:
+        sys.path.insert(0, sources)
+    if sources not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sources, os.environ.get("PYTHONPATH")]))
 
 
 # The same examples at each run of CI, so that its verdict is of the change; elsewhere new ones each time.

@@ -9,6 +9,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,19 +170,32 @@ def audit(
     asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
     at = _matched(runner, asked)
-    if not session:
-        run_file(runner, "transcripts/sessions.sql", audited_at=at)
-    versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
-    flawed = ",".join(version for (version,) in versions if loses(version))
-    sql = resources.path("telemetry-server/queries/audit.sql").read_text()
-    rows = client.query(sql, {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}).records()
-    for row in rows:
-        row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}
-        row["filled"] = bool(row["filled"])
-        row["details"] = [dict(zip(_DETAIL, detail, strict=True)) for detail in row["details"]]
-        for detail in row["details"]:
-            detail |= {name: dict(zip(TOKENS, detail[name], strict=True)) for name in _BOTH}
-    return Audit(rows, *_numbers(client, asked), read, found)
+
+    def explained() -> list[dict[str, Any]]:
+        versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
+        flawed = ",".join(version for (version,) in versions if loses(version))
+        sql = resources.path("telemetry-server/queries/audit.sql").read_text()
+        asked_of_it = {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}
+        return [_in_words(row) for row in client.query(sql, asked_of_it).records()]
+
+    def numbered() -> tuple[dict[str, int], list[dict[str, Any]]]:
+        if not session:  # what coverage, which is asked next, says of transcripts
+            run_file(runner, "transcripts/sessions.sql", audited_at=at)
+        return _numbers(client, asked)
+
+    with ThreadPoolExecutor(2) as both:
+        rows, numbers = both.submit(explained), both.submit(numbered)
+        return Audit(rows.result(), *numbers.result(), read, found)
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of queries/audit.sql with its tuples as dictionaries."""
+    row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}
+    row["filled"] = bool(row["filled"])
+    row["details"] = [dict(zip(_DETAIL, detail, strict=True)) for detail in row["details"]]
+    for detail in row["details"]:
+        detail |= {name: dict(zip(TOKENS, detail[name], strict=True)) for name in _BOTH}
+    return row
 
 
 def _matched(runner: Statements, asked: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ log = logging.getLogger("sp_telemetry")
 
 AFTER_CONTEXT_S = 0.5  # lets the records of one moment arrive together
 IN_FLIGHT_S = 10  # an insert that began before a context was committed is over by then; contexts younger than this are looked at again
-# Between two looks at the summaries: a look may take 0.2 % of the time, and more only where that is longer than anybody should wait.
+# The pause after a look at the summaries: long enough that looking takes 0.2 % of the time, but within these bounds.
 SUMMARIES_EVERY_S, SUMMARIES_LATEST_S, SUMMARIES_SHARE = 30, 300, 0.002
 AFTER_FAILURE_S = 5
 NEVER = float("inf")
@@ -82,7 +82,7 @@ class Upkeep:
             if not await self._summarise():
                 stored.set()
             pause = min(max((time.monotonic() - begun) / SUMMARIES_SHARE, SUMMARIES_EVERY_S), SUMMARIES_LATEST_S)
-            if not stored.is_set():  # nothing comes: what is needed while something does stays
+            if not stored.is_set():  # while something comes, what it needs stays in memory
                 await self._do(memory.release)
 
     async def _reattribute(self) -> bool:

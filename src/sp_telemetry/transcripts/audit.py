@@ -172,8 +172,8 @@ def audit(
     at = _matched(runner, asked)
 
     def explained() -> list[dict[str, Any]]:
-        versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
-        flawed = ",".join(version for (version,) in versions if loses(version))
+        versions = runner.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies", "TabSeparatedRaw").decode()
+        flawed = ",".join(version for version in versions.splitlines() if loses(version))
         sql = resources.path("telemetry-server/queries/audit.sql").read_text()
         asked_of_it = {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}
         return [_in_words(row) for row in client.query(sql, asked_of_it).records()]

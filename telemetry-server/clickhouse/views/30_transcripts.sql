@@ -177,14 +177,14 @@ SELECT
     count() AS copies
 FROM
 (
-    -- A rank is one number, for tuples and windows are slow; the file's id, which is random, decides between equals.
+    -- A rank is one number, for tuples and windows are slow: what counts most in its highest bits. Between equals the file's id decides.
     SELECT
         c.* EXCEPT (request_id),
         -- some versions leave the request's id out: a copy without one is a copy of the one with
         if(c.request_id = '' AND c.message_id != '', s.known_as, c.request_id) AS request_id,
         toUInt128(reinterpretAsUInt64(reverse(unhex(substring(c.file_id, 1, 16))))) AS file,
         bitShiftLeft(toUInt128(c.copied * 2 + (c.agent_id != '')), 125)
-            + bitShiftLeft(toUInt128(toUnixTimestamp64Nano(f.started_at)), 61) + bitShiftRight(file, 3) AS nth_first,
+            + bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Nano(f.started_at), 0)), 61) + bitShiftRight(file, 3) AS nth_first,
         bitShiftLeft(toUInt128(c.stop_reason != ''), 127) + bitShiftLeft(toUInt128(c.output_tokens), 63) + bitShiftRight(file, 1) AS nth_fullest
     FROM
     (

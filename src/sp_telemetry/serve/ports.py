@@ -13,7 +13,7 @@ def holder(port: int) -> str:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(str(link.readlink()) in sockets for link in (process / "fd").iterdir()):
-                # Not `comm`: that is the name of its first thread, which a library may have changed. Ours has the engine's.
+                # Not `comm`: that is the name of its first thread, and libraries change it, the engine's too.
                 return f"{(process / 'exe').readlink().name} (pid {process.name})"
         except OSError:  # gone meanwhile, or somebody else's
             continue

@@ -73,15 +73,17 @@ class Upkeep:
                 await asyncio.sleep(AFTER_FAILURE_S)
 
     async def _watch_events(self) -> None:
-        stored, pause = self._intake.stored, float(SUMMARIES_EVERY_S)
+        stored, took = self._intake.stored, 0.0
         while True:
             await stored.wait()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(max(took / SUMMARIES_SHARE, SUMMARIES_EVERY_S), SUMMARIES_LATEST_S))
             stored.clear()
             begun = time.monotonic()
-            if not await self._summarise():
+            if await self._summarise():
+                took = time.monotonic() - begun
+            else:  # soon again
+                took = 0
                 stored.set()
-            pause = min(max((time.monotonic() - begun) / SUMMARIES_SHARE, SUMMARIES_EVERY_S), SUMMARIES_LATEST_S)
             if not stored.is_set():  # while something comes, what it needs stays in memory
                 await self._do(memory.release)
 

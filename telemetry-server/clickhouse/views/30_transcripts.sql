@@ -15,7 +15,18 @@ ENGINE = Null;
 -- and is applied once to each distinct name of a block.
 CREATE MATERIALIZED VIEW telemetry.transcript_copies_mv TO telemetry.transcript_copies AS
 WITH
-    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
+    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
+    combinations AS
+    (
+        SELECT
+            cityHash64(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said,
+            [toString(any(agent_id)), toString(any(model)), toString(any(speed)), toString(any(service_tier)), toString(any(inference_geo)),
+             toString(any(stop_reason)), toString(any(service_version)), toString(any(entrypoint)), toString(any(branch)),
+             toString(any(directory))] AS all_names
+        FROM telemetry.read_requests
+        GROUP BY said
+    ),
+    names AS (SELECT said, name, place FROM combinations ARRAY JOIN all_names AS name, arrayEnumerate(all_names) AS place)
 SELECT
     extract(r.file_id, '^[0-9a-f]{32}$') AS file_id,
     telemetry_identifier(salt, r.message_id) AS message_id,
@@ -67,38 +78,8 @@ LEFT JOIN
         toLowCardinality(anyIf(k.kept, place = 8)) AS entrypoint,
         toLowCardinality(anyIf(k.kept, place = 9)) AS branch,
         toLowCardinality(anyIf(k.kept, place = 10)) AS directory
-    FROM
-    (
-        SELECT
-            cityHash64(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said,
-            name, place
-        FROM
-        (
-            SELECT agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory
-            FROM telemetry.read_requests
-            GROUP BY ALL
-        )
-        ARRAY JOIN
-            [toString(agent_id), toString(model), toString(speed), toString(service_tier), toString(inference_geo), toString(stop_reason),
-             toString(service_version), toString(entrypoint), toString(branch), toString(directory)] AS name,
-            range(1, 11) AS place
-    ) AS n
-    INNER JOIN
-    (
-        SELECT name, telemetry_redact(name) AS kept
-        FROM
-        (
-            SELECT DISTINCT arrayJoin([toString(agent_id), toString(model), toString(speed), toString(service_tier), toString(inference_geo),
-                toString(stop_reason), toString(service_version), toString(entrypoint), toString(branch), toString(directory)]) AS name
-            FROM
-            (
-                SELECT agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory
-                FROM telemetry.read_requests
-                GROUP BY ALL
-            )
-        )
-    ) AS k
-    ON n.name = k.name
+    FROM names AS n
+    INNER JOIN (SELECT name, telemetry_redact(name) AS kept FROM (SELECT DISTINCT name FROM names)) AS k ON n.name = k.name
     GROUP BY said
 ) AS d
 ON r.said = d.said;

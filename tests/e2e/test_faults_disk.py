@@ -118,6 +118,7 @@ def test_a_full_disk_refuses_and_room_is_all_it_takes_to_go_on(room, tmp_path):
         pid, ballast = placed.running.pid, placed.home.path.parent / "ballast"
         first = request(event(1))
         placed.stored("logs", first)
+        assert numbers(placed) == [1]
         fill(ballast)
         refused = [request(event(number)) for number in range(2, 6)]
         for body in refused:
@@ -190,6 +191,7 @@ def test_a_store_that_turns_read_only_refuses_until_it_can_be_written(room, tmp_
         placed.up()
         pid, store = placed.running.pid, placed.folder / "store"
         placed.stored("logs", request(event(1)))
+        assert numbers(placed) == [1]
         room.run("mount", "--bind", store, store)
         room.run("mount", "-o", "remount,ro,bind", store)
         second = request(event(2))

@@ -16,6 +16,7 @@ from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake, Rejected
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.pipeline import LANES, NATIVE, Lane, Pipeline
 from tests.recordings.reading import recordings
 from tests.server import as_protobuf, context, log_request, pairs, server
@@ -160,7 +161,9 @@ def test_the_tables_are_those_that_the_exporter_fills(handle: Handle) -> None:
     assert [lane.table for lane in LANES if lane.encoding == "native"] == list(NATIVE)
 
 
-def test_inserts_are_coalesced_told_to_upkeep_and_refused_alone(engine: Engine, handle: Handle, pipeline: Pipeline) -> None:
+def test_inserts_are_coalesced_told_to_upkeep_and_refused_alone(
+    tmp_path: Path, engine: Engine, handle: Handle, pipeline: Pipeline
+) -> None:
     """One that can't be read costs its companions nothing; a context that comes last is announced."""
     event = {"name": "api_request", "time_ns": START, "session.id": SESSION, "cost_usd": 0.5}
     good = [
@@ -171,7 +174,7 @@ def test_inserts_are_coalesced_told_to_upkeep_and_refused_alone(engine: Engine, 
 
     async def run() -> tuple[list[Any], Counters, bool]:
         counters = Counters()
-        intake = Intake(engine, counters, 64 << 20)
+        intake = Intake(engine, counters, 64 << 20, Journal(tmp_path / "journal"))
         try:
             bodies = [*good[:4], b"\x01\x01\x09Timestamp\x06String\x05", *good[4:], b"", told]
             answers = await asyncio.gather(*(intake.store_rows("otel_logs", body) for body in bodies), return_exceptions=True)

@@ -38,6 +38,7 @@ class Observer:
         """Those of the store; none when it does not answer. events_duplicate is exact for what came as OTLP and is still there."""
         async with self._asking:
             if time.monotonic() - self._figures_at > FIGURES_FRESH_S:
+                await self._intake.settle()
                 arrived = self._counters.records["logs"]
                 self._counted_since = min(self._counted_since, self._intake.inserts_since.ever)  # the clock may have been set back
                 try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from sp_telemetry.errors import SpTelemetryError, UsageError
@@ -26,9 +27,10 @@ REQUEST = "privacy.request"
 class PolicyKeeper:
     """One handle, one thread of work; looks at the files' times, which costs nothing."""
 
-    def __init__(self, engine: Engine, home: Home) -> None:
+    def __init__(self, engine: Engine, home: Home, settle: Callable[[], Awaitable[None]]) -> None:
         self._handle = engine.handle()
         self._home = home
+        self._settle = settle  # what was taken in under the policy before is stored rows too
         self._seen = self._times()
         self._task: asyncio.Task[None] | None = None
         self._working: asyncio.Future[None] | None = None
@@ -52,6 +54,7 @@ class PolicyKeeper:
             if times == self._seen and not requested:
                 continue
             self._seen = times
+            await self._settle()
             self._working = asyncio.get_running_loop().run_in_executor(None, self._follow, requested)
             await asyncio.shield(self._working)
 

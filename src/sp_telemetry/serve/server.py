@@ -30,6 +30,7 @@ from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.settings import Settings
 from sp_telemetry.store import maintenance, prices, privacy, schema
 from sp_telemetry.store.engine import Engine
+from sp_telemetry.store.journal import Journal
 
 log = logging.getLogger("sp_telemetry")
 
@@ -85,15 +86,17 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         engine = await asyncio.to_thread(_open_store, home, settings, laps)
         stack.callback(engine.close)
         counters = Counters()
-        intake = Intake(engine, counters, settings.max_queued_mib << 20)
+        intake = Intake(engine, counters, settings.max_queued_mib << 20, Journal(home.store / "journal"))
         stack.push_async_callback(intake.close)
         laps.done("statements")
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)
-        keeper = PolicyKeeper(engine, home)
+        keeper = PolicyKeeper(engine, home, intake.settle)
         stack.push_async_callback(keeper.close)
         observer = health.Observer(engine, home.store, intake, counters)
         stack.push_async_callback(observer.close)
+        await intake.settle()
+        laps.done("journal")
         access = Access(
             home.secret(WRITER), home.secret(READER), settings.anonymous_reads, settings.query_timeout_s, settings.query_memory_mib
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sp_telemetry.errors import QueryFailed
+from sp_telemetry.store.journal import LEAST_ROOM
 
 # Only these are about what a request says, so that it can never be stored (all that fuzzing ever met, and their kin). Any other
 # error may be the machine's, and then the sender must keep the request: memory that runs out in the middle of decoding, say.
@@ -41,7 +42,6 @@ _MENDS = {
     FILES: "Raise the limit of open files (ulimit -n), or: sp-telemetry restart",
     GONE: "Put the directory back, or begin a new store: sp-telemetry restart",
 }
-LEAST_ROOM = 1 << 20  # the engine reserves that much for the smallest insert
 
 
 @dataclass(frozen=True)

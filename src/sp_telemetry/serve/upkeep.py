@@ -55,6 +55,7 @@ class Upkeep:
 
     async def flush(self) -> None:
         """Bring everything up to date now."""
+        await self._intake.settle()
         await self._reattribute()
         await self._summarise()
 

@@ -1,4 +1,4 @@
-"""Protobuf messages one after the other, and several put together to one."""
+"""Protobuf messages one after the other, and several put together to one; what a block of rows says of itself."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ def is_whole(body: bytes) -> bool:
     return at == len(body)
 
 
+def rows_of(block: bytes) -> int:
+    """How many rows a block in FORMAT Native has: its second number, behind that of its columns."""
+    return _varint_at(block, _varint_at(block, 0)[1])[0]
+
+
 def varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
@@ -60,3 +65,14 @@ def varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def _varint_at(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins there, and where it ends."""
+    number = shift = 0
+    while True:
+        number |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:
+            return number, at

@@ -6,7 +6,7 @@ view is analysed twice at every insert, and for small inserts that analysis is m
 content exists in memory only.
 
 Logs as protobuf, which is nearly all that comes, take a shorter way: a standing query decodes, types and sanitises them, and the
-only statement is the one that attributes them (`standing_query.py`).
+only statement is the one that attributes them (`standing_query.py`). Between the two, few of them may wait in a journal for others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import cache
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store import backfill, framing
 from sp_telemetry.store.engine import Handle
+from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.memory_file import memory_file
 from sp_telemetry.store.schema import folder, statements
 from sp_telemetry.store.standing_query import AVAILABLE, StandingQuery
@@ -102,6 +103,7 @@ class Pipeline:
         self._decode: dict[Lane, str] = like._decode if like else {}
         self._derive: dict[str, list[tuple[View, str]]] = like._derive if like else {}
         self._standing: StandingQuery | None = None
+        self._may_wait = False
         handle.run("SET max_partitions_per_insert_block = 0")  # history brought along spans more than a hundred weeks
         # Not to merge the block before it is written, row by row, for copies in it: readers count with FINAL, merges remove them (a fifth
         # of the events statement's time). Reading map keys as subcolumns of a table in memory costs more than reading the map once.
@@ -120,17 +122,22 @@ class Pipeline:
         self._attributing = self._statement(views()["telemetry_events_mv"], "telemetry.telemetry_events", typed) + ATTRIBUTING
         self._stage_typed = f"INSERT INTO stage_events SELECT * FROM {typed['telemetry.typed_events']}"
 
-    def store(self, lane: Lane, bodies: list[bytes], by_statements: bool = False) -> int:
+    def store(self, lane: Lane, bodies: list[bytes], by_statements: bool = False, journal: Journal | None = None) -> int:
         """Commit `bodies` and return how many events, points or spans they held, context records not counted.
 
-        `by_statements`: without the standing query, for what it has failed at. Raises QueryFailed; then some of their rows may be stored.
-        Raises FileNotFoundError where the store has been taken away.
+        `by_statements`: without the standing query, for what it has failed at. `journal`: where rows may wait that can (`settle`).
+        Raises QueryFailed; then some of their rows may be stored. Raises OSError where the store has been taken away, or the journal
+        can't be written.
         """
         self._handle.engine.require_place()
         told = lane.signal == "logs" and any(CONTEXT_MARK in body for body in bodies)
         if lane == STANDING and AVAILABLE and not told and not by_statements:
             with contextlib.suppress(QueryFailed):  # whatever is wrong, the statements say it, and of which request
-                return self._store_standing(bodies)
+                blocks = self._typed(bodies)
+                if journal is None or not self._may_wait:
+                    return self._attribute(blocks)
+                journal.append(blocks)
+                return sum(map(framing.rows_of, blocks))
         stages = [STAGES[SHAPES[lane.signal]], *(["stage_events"] if lane.signal == "logs" else [])]
         try:
             records = self.decode(lane, bodies)
@@ -152,13 +159,25 @@ class Pipeline:
             self._standing.close()
             self._standing = None
 
-    def _store_standing(self, bodies: list[bytes]) -> int:
+    def settle(self, journal: Journal) -> None:
+        """Bring what waits in `journal` into the store. Raises QueryFailed and OSError; then it waits on."""
+        self._handle.engine.require_place()
+        for segment in journal.take():
+            if segment.blocks:
+                self._attribute(segment.blocks)
+            journal.drop(segment)
+
+    def _typed(self, bodies: list[bytes]) -> list[bytes]:
+        """The rows of typed_events that `bodies` hold, in blocks."""
         try:
-            rows = [self._current_query().rows(message) for message in framing.together(bodies, self._current_query().longest)]
+            return [self._current_query().rows(message) for message in framing.together(bodies, self._current_query().longest)]
         except QueryFailed:
             self.close()
             raise
-        with memory_file(rows) as path:
+
+    def _attribute(self, blocks: list[bytes]) -> int:
+        """Store typed rows; how many there were."""
+        with memory_file(blocks) as path:
             self._handle.run(self._attributing.replace("{path}", path))
             stored = self._handle.last.written_rows
             if backfill.is_any_listed(self._handle):
@@ -173,6 +192,8 @@ class Pipeline:
         if self._standing is None or not self._standing.is_current:
             self.close()
             self._standing = StandingQuery(self._handle, self._typing)
+            # Names of files are cut to what the level keeps when a row is attributed; before that they are nothing for a disk.
+            self._may_wait = self._handle.query("SELECT telemetry_path(map('file_path', '/a/file')) = ''").strip() in (b"1", b"true")
         return self._standing
 
     def decodable(self, lane: Lane, body: bytes) -> str:

@@ -1,0 +1,212 @@
+"""What waits in the journal is what was acknowledged; it is stored once, and holds nothing of a person's."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import tempfile
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sp_telemetry.errors import QueryFailed
+from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.serve import intake
+from sp_telemetry.store import framing, maintenance, privacy, schema, standing_query
+from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store.journal import HEAD, Journal
+from sp_telemetry.store.pipeline import STANDING, Pipeline
+from tests.server import Server, as_protobuf, context, log_request, server, wait_for
+
+START = 1_790_000_000 * 10**9
+SESSION = str(UUID(int=77))
+linux = pytest.mark.skipif(not standing_query.AVAILABLE, reason="events wait for others where a standing query types them: on Linux")
+
+
+def waiting(folder: Path) -> list[bytes]:
+    """What the next start would find."""
+    return Journal(folder).blocks
+
+
+# ---- the file
+
+
+def test_what_is_appended_waits_until_it_is_dropped_also_after_an_end(tmp_path: Path):
+    journal = Journal(tmp_path / "journal")
+    journal.append([b"one", b"two"])
+    journal.append([b"three"])
+    [first] = journal.take()
+    journal.append([b"four"])
+    assert first.blocks == [b"one", b"two", b"three"]
+    assert journal.blocks == waiting(tmp_path / "journal") == [*first.blocks, b"four"]
+    journal.drop(first)
+    assert (journal.blocks, waiting(tmp_path / "journal"), journal.bytes) == ([b"four"], [b"four"], HEAD.size + 4)
+    later = Journal(tmp_path / "journal")  # a server that was killed and started again
+    later.append([b"five"])
+    assert [segment.blocks for segment in later.take()] == [[b"four"], [b"five"]]
+    for segment in later.take():
+        later.drop(segment)
+    assert (later.bytes, list((tmp_path / "journal").iterdir())) == (0, [])
+    assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o700
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), blocks=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5))
+def test_a_file_that_was_cut_off_or_is_broken_gives_what_stands_before(data: st.DataObject, blocks: list[bytes]):
+    """A power cut may leave zeros at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        journal.append(blocks)
+        [segment] = journal.take()
+        whole = segment.path.read_bytes()
+        at = data.draw(st.integers(0, len(whole) - 1))
+        flipped = bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))])
+        found = whole[:at] + data.draw(st.sampled_from([b"", bytes(len(whole)), flipped + whole[at + 1 :]]))
+        segment.path.write_bytes(found)
+        ends = list(accumulate(HEAD.size + len(block) for block in blocks))
+        assert waiting(Path(folder)) == blocks[: sum(found.startswith(whole[:end]) for end in ends)]
+
+
+def test_an_append_that_fails_half_way_leaves_nothing_and_what_follows_is_found(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.append([b"first"])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.append([b"x" * 100])
+        assert (journal.blocks, waiting(tmp_path)) == ([b"first"], [b"first"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    journal.append([b"second"])
+    assert journal.blocks == waiting(tmp_path) == [b"first", b"second"]
+
+
+# ---- its way into the store
+
+
+@pytest.fixture
+def handle(tmp_path: Path) -> Iterator[Handle]:
+    engine = Engine(tmp_path / "store")
+    with engine.handle() as opened:
+        schema.migrate(opened, salt="0" * 32)
+        maintenance.apply_retention(opened, {"retention_events_days": 0, "retention_sessions_days": 0})
+        yield opened
+    engine.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal")
+
+
+def request(*sequences: int, **told: str) -> bytes:
+    common = {"name": "tool_result", "session.id": SESSION, "cost_usd": 0.5}
+    return as_protobuf(log_request([common | {"time_ns": START + n, "event.sequence": n} | told for n in sequences]))
+
+
+def stored(handle: Handle) -> list[int]:
+    return [int(line) for line in handle.query("SELECT event_sequence FROM telemetry.telemetry_events ORDER BY 1").split()]
+
+
+@linux
+def test_what_waits_is_settled_with_what_is_known_by_then(handle: Handle, journal: Journal):
+    """As if it had come later: the context that was told meanwhile counts."""
+    pipeline = Pipeline(handle)
+    assert pipeline.store(STANDING, [request(1, 2), request(3)], journal=journal) == 3
+    assert (stored(handle), sum(map(framing.rows_of, journal.blocks))) == ([], 3)
+    told = as_protobuf(log_request([context(SESSION, START - 1, feature="001-a", project="book")]))
+    pipeline.store(STANDING, [told], journal=journal)
+    pipeline.settle(journal)
+    assert (stored(handle), journal.bytes) == ([1, 2, 3], 0)
+    assert handle.query("SELECT DISTINCT feature, project FROM telemetry.telemetry_events") == b"001-a\tbook\n"
+
+
+@linux
+def test_what_was_inserted_and_not_dropped_is_stored_once(handle: Handle, journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """Killed between the two."""
+    pipeline = Pipeline(handle)
+    pipeline.store(STANDING, [request(1, 2)], journal=journal)
+    monkeypatch.setattr(journal, "drop", lambda segment: None)
+    pipeline.settle(journal)
+    again = Journal(journal.take()[0].path.parent)
+    pipeline.settle(again)
+    assert (again.bytes, handle.query("SELECT count(), uniqExact(event_sequence) FROM telemetry.telemetry_events FINAL")) == (0, b"2\t2\n")
+
+
+@linux
+def test_what_can_not_be_inserted_waits_on(handle: Handle, journal: Journal):
+    pipeline = Pipeline(handle)
+    pipeline.store(STANDING, [request(1)], journal=journal)
+    handle.run("RENAME TABLE telemetry.telemetry_events TO telemetry.elsewhere")
+    with pytest.raises(QueryFailed):
+        pipeline.settle(journal)
+    handle.run("RENAME TABLE telemetry.elsewhere TO telemetry.telemetry_events")
+    pipeline.store(STANDING, [request(2)], journal=journal)
+    pipeline.settle(journal)
+    assert (stored(handle), journal.bytes) == ([1, 2], 0)
+
+
+@linux
+def test_rows_that_an_older_version_left_are_stored(handle: Handle, journal: Journal):
+    """They lack the columns that came later."""
+    pipeline = Pipeline(handle)
+    pipeline.store(STANDING, [request(1)], journal=journal)
+    block = handle.query(
+        "SELECT toDateTime64(1790000000, 9, 'UTC') AS timestamp, toLowCardinality('tool_result') AS event_type,"
+        f" toLowCardinality('{SESSION}') AS session_id, toNullable(toUInt64(9)) AS event_sequence, 0.25 AS cost_usd",
+        "Native",
+    )
+    journal.append([block])
+    pipeline.settle(journal)
+    assert handle.query("SELECT event_sequence, cost_usd, model FROM telemetry.telemetry_events ORDER BY 1") == b"1\t0.5\t\n9\t0.25\t\n"
+
+
+@linux
+@pytest.mark.parametrize("level", ["strict", "standard", "full"])
+def test_no_more_is_on_the_disk_than_the_level_keeps(handle: Handle, journal: Journal, level: str):
+    """Names of files are cut when the event is attributed, so where any of them is kept, nothing waits."""
+    policy = Policy(level)
+    privacy.enforce(handle, policy)
+    secrets = {"prompt": "zebra7prompt", "error": "zebra7error", "file_path": "/home/zebra7person/zebra7.md", "zebra7name": "zebra7value"}
+    secrets["tool_input"] = json.dumps({"file_path": "/home/zebra7person/x"})
+    Pipeline(handle).store(STANDING, [request(1, **secrets)], journal=journal)
+    written = b"".join(segment.path.read_bytes() for segment in journal.take())
+    assert (bool(written), b"zebra7" in written) == (level == "strict", False)
+    assert stored(handle) == ([] if level == "strict" else [1])
+
+
+# ---- in the server
+
+
+def count(running: Server) -> int:
+    return int(running.query("SELECT count() FROM telemetry.telemetry_events")[0][0])
+
+
+@linux
+def test_a_server_reads_what_it_acknowledged_and_settles_by_itself(tmp_path: Path):
+    with server(tmp_path / "home") as running:
+        folder = running.home.store / "journal"
+        running.stored("logs", request(1))
+        assert len(waiting(folder)) == 1
+        assert (count(running), waiting(folder)) == (1, [])
+        running.stored("logs", request(2))
+        assert running.metrics()["sp_telemetry_events_stored"] == 2
+        running.stored("logs", request(3))
+        assert wait_for(lambda: not waiting(folder), intake.SETTLE_AFTER_S + 10)
+        running.stored("logs", request(4))
+        os.kill(running.running.pid, signal.SIGKILL)
+        assert len(waiting(folder)) == 1
+        running.up()
+        assert (waiting(folder), count(running)) == ([], 4)
+        assert running.metrics()["sp_telemetry_events_duplicate"] == 0
+        running.stored("logs", request(5))
+        running.down()
+        assert waiting(folder) == []

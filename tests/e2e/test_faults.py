@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sp_telemetry.serve.intake import JOURNAL_BATCH_BYTES, SETTLE_AFTER_S
+from sp_telemetry.serve.intake import SETTLE_AFTER_S
 from tests.conftest import require
 from tests.e2e.faults import (
     assert_refused,
@@ -29,7 +29,7 @@ from tests.e2e.faults import (
     numbers,
     request,
 )
-from tests.server import PROTOBUF, Server, server
+from tests.server import JSON, PROTOBUF, Server, as_json, log_request, server
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux"),
@@ -172,35 +172,43 @@ def traced(pid: int, file: Path, *options: str) -> Iterator[None]:
         process.stderr.close()
 
 
-def synced(lines: list[str], folder: str) -> list[str]:
-    """What in `folder` was fsynced before the first acknowledgement."""
-    acknowledged = next(number for number, line in enumerate(lines) if '"HTTP/1.1 200' in line)
-    return [line for line in lines[:acknowledged] if re.search(r"\b(fsync|fdatasync)\(", line) and folder in line]
+def synced(lines: list[str], until: str) -> list[str]:
+    """What was fsynced before the first call that says `until`."""
+    ended = next(number for number, line in enumerate(lines) if until in line)
+    return [line for line in lines[:ended] if re.search(r"\b(fsync|fdatasync)\(", line)]
 
 
-CALLS = ("-e", "trace=fsync,fdatasync,sendto,write,writev,sendmsg")
+def assert_part_is_synced(fresh: Server, done: list[str]) -> None:
+    [[folder]] = fresh.query("SELECT data_paths[1] FROM system.tables WHERE database = 'telemetry' AND name = 'telemetry_events'")
+    done = [line for line in done if folder in line]
+    assert any("data.bin" in line or ".bin>" in line for line in done), "the part's data"
+    assert any(re.search(r"/(tmp_insert_)?[^/>]+_\d+_\d+_\d+/?>", line) for line in done), "the part's directory"
+
+
+CALLS = ("-e", "trace=fsync,fdatasync,sendto,write,writev,sendmsg,unlink,unlinkat")
+ACKNOWLEDGED = '"HTTP/1.1 200'
 
 
 @pytest.mark.needs("strace")
-def test_few_events_are_in_the_journal_and_on_the_disk_before_they_are_acknowledged(fresh, tmp_path):
+def test_what_is_acknowledged_is_on_the_disk_first_in_the_journal_and_then_in_a_part(fresh, tmp_path):
     trace = tmp_path / "trace"
     with traced(fresh.running.pid, trace, *CALLS):
         fresh.stored("logs", request(event(1)))
-    done = synced(trace.read_text().splitlines(), str(fresh.home.store / "journal"))
+        assert numbers(fresh) == [1]
+    lines = trace.read_text().splitlines()
+    done = [line for line in synced(lines, ACKNOWLEDGED) if "/journal" in line]
     assert any(".rows>" in line for line in done), "the rows"
-    assert any("/journal>" in line for line in done), "the file's name"
+    assert any("/journal>" in line for line in done), "their file's name"
+    assert_part_is_synced(fresh, synced(lines, '.rows"'))  # before the file is taken away
 
 
 @pytest.mark.needs("strace")
-def test_parts_are_on_the_disk_before_they_are_acknowledged(fresh, tmp_path):
-    [[folder]] = fresh.query("SELECT data_paths[1] FROM system.tables WHERE database = 'telemetry' AND name = 'telemetry_events'")
+def test_parts_are_on_the_disk_before_what_does_not_wait_is_acknowledged(fresh, tmp_path):
+    """Such as JSON."""
     trace = tmp_path / "trace"
-    many = request(*(event(number, tool_parameters="x" * JOURNAL_BATCH_BYTES) for number in range(2)))
     with traced(fresh.running.pid, trace, *CALLS):
-        fresh.stored("logs", many)
-    done = synced(trace.read_text().splitlines(), folder)
-    assert any("data.bin" in line or ".bin>" in line for line in done), "the part's data"
-    assert any(re.search(r"/(tmp_insert_)?[^/>]+_\d+_\d+_\d+/?>", line) for line in done), "the part's directory"
+        fresh.stored("logs", as_json(log_request([{"name": "api_request", "time_ns": time.time_ns(), "event.sequence": 1}])), JSON)
+    assert_part_is_synced(fresh, synced(trace.read_text().splitlines(), ACKNOWLEDGED))
 
 
 @pytest.mark.needs("strace")

@@ -4,8 +4,8 @@ Bytes are moved, never looked into: the engine decodes them. Requests that wait 
 insert's fixed cost is spread over more of them the busier it gets. A second insert runs beside the first only when much waits,
 for two small inserts at once cost more than one of both.
 
-A small batch of events is committed to the journal instead, which takes a few milliseconds, and is inserted with what comes in the next
-seconds. Nobody sees the difference: who asks something of the store settles first.
+Events are committed to the journal, which takes a few milliseconds, and inserted with what comes in the next seconds. Nobody sees the
+difference: who asks something of the store settles first.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ log = logging.getLogger("sp_telemetry")
 BATCH_BYTES = 8 << 20  # about 10,000 events: larger inserts are slower per event, for they leave the processor's cache
 SECOND_INSERT_BYTES = 1 << 20
 WORKERS = 2
-JOURNAL_BATCH_BYTES = 1 << 18  # of a larger batch the insert itself is most of the cost
-SETTLE_AFTER_S, SETTLE_BYTES = 5.0, 4 << 20  # what waits in the journal at most; as long as Claude Code keeps its events
+SETTLE_AFTER_S, SETTLE_BYTES = 5.0, 32 << 20  # when what waits in the journal is inserted; Claude Code keeps its events as long
+MOST_JOURNAL_BYTES = 3 * SETTLE_BYTES  # then requests wait
 
 
 class Busy(Exception):
@@ -161,6 +161,8 @@ class Intake:
         while self._idle and any(self._lanes.values()):  # not their bytes: a request may be empty
             if len(self._idle) < WORKERS and self._waiting_bytes < SECOND_INSERT_BYTES:
                 return
+            if self._journal.bytes >= MOST_JOURNAL_BYTES and not self._unsettled:
+                return  # until it is settled
             self._begin(self._insert(*self._next_batch(), self._idle.pop()))
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -185,8 +187,7 @@ class Intake:
         if told:
             self.contexts_since.note()
         bodies = [waiting.body for waiting in batch]
-        # Where the journal can't be settled it takes nothing either, so that senders are told.
-        journal = self._journal if not self._unsettled and sum(map(len, bodies)) <= JOURNAL_BATCH_BYTES else None
+        journal = None if self._unsettled else self._journal  # where it can't be settled it takes nothing either, so that senders are told
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._pool, _commit, pipeline, lane, bodies, False, journal)
         except Exception as error:  # nothing may leave senders waiting
@@ -251,6 +252,7 @@ class Intake:
             self.inserts_since.note()
         self.stored.set()
         self._plan_settling()
+        self._start_inserts()
 
     def _note_trouble(self, answers: list[Exception | int]) -> None:
         """Remember why the store takes nothing, and tell the log when that begins, changes and ends."""

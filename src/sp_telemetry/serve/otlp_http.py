@@ -70,19 +70,20 @@ class _Bodies:
 
     async def read(self, request: web.Request) -> bytes:
         """The body, decompressed. Raises Busy, TimeoutError, HTTPRequestEntityTooLarge."""
-        body = bytearray()
+        pieces, size = [], 0
         try:
             async with asyncio.timeout(BODY_S):
                 async for piece in request.content.iter_any():
-                    body += piece
+                    pieces.append(piece)
+                    size += len(piece)
                     self._room -= len(piece)
-                    if len(body) > self._largest:
+                    if size > self._largest:
                         raise web.HTTPRequestEntityTooLarge(self._largest)
                     if self._room < 0:
                         raise Busy("too many requests are being received")
-            return bytes(body)
+            return b"".join(pieces)
         finally:
-            self._room += len(body)
+            self._room += size
 
 
 def _failure(status: int, code: int, message: str, content_type: str, retry_after_s: int = 0) -> web.Response:

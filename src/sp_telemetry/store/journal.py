@@ -16,6 +16,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 HEAD = struct.Struct("<QI")
@@ -64,12 +65,13 @@ class Journal:
 
     def append(self, blocks: list[bytes]) -> None:
         """Returns when `blocks` are on the disk. Raises OSError; then nothing of them is kept."""
-        records = b"".join(HEAD.pack(len(block), zlib.crc32(block)) + block for block in blocks)
+        heads = [HEAD.pack(len(block), zlib.crc32(block)) for block in blocks]
         with self._lock:
-            self._require_room(len(records))
+            self._require_room(sum(map(len, heads + blocks)))
             segment = self._open or self._begin()
             try:
-                _write(self._file, records)
+                for piece in chain.from_iterable(zip(heads, blocks, strict=True)):
+                    _write(self._file, piece)
                 _sync(self._file)
             except OSError:
                 try:

@@ -32,7 +32,7 @@ class Counters:
         self.latency_sum_s += seconds
 
 
-def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, store_figures: dict[str, float]) -> str:
+def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, journal_bytes: int, store_figures: dict[str, float]) -> str:
     """Everything in Prometheus' text format. `store_figures`: available, and while it answers events_stored, events_duplicate,
     bytes_on_disk."""
     lines: list[str] = []
@@ -51,6 +51,7 @@ def prometheus(counters: Counters, queued_requests: int, queued_bytes: int, stor
     metric("requests_refused_total", "counter", "OTLP requests that the sender was told to retry", ("", counters.refused))
     metric("requests_queued", "gauge", "OTLP requests that wait for an insert", ("", queued_requests))
     metric("queued_bytes", "gauge", "bytes of requests not yet answered", ("", queued_bytes))
+    metric("journal_bytes", "gauge", "events acknowledged, on the disk, not yet in their table", ("", journal_bytes))
     metric("store_available", "gauge", "1 while the store takes and answers", ("", store_figures["available"]))
     for name, help in (
         ("events_stored", "distinct events kept"),

@@ -76,7 +76,8 @@ class Observer:
 
     async def metrics(self, _: web.Request) -> web.Response:
         figures = {**await self.figures(), "available": 0 if await self.trouble() else 1}
-        text = prometheus(self._counters, self._intake.queued_requests, self._intake.queued_bytes, figures)
+        waiting = self._intake
+        text = prometheus(self._counters, waiting.queued_requests, waiting.queued_bytes, waiting.journal_bytes, figures)
         return web.Response(text=text, content_type="text/plain")
 
     async def close(self) -> None:

@@ -135,6 +135,10 @@ class Intake:
         return sum(map(len, self._lanes.values()))
 
     @property
+    def journal_bytes(self) -> int:
+        return self._journal.bytes
+
+    @property
     def trouble(self) -> Trouble | None:
         """Why the store takes nothing, as far as the last inserts tell."""
         return self._refused or self._unsettled
@@ -146,9 +150,9 @@ class Intake:
 
     async def close(self) -> None:
         """Commit all that was taken, then let go of the engine. What can't be inserted now stays in the journal."""
-        await self.settle()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+        await self.settle()
         if self._settle_later:
             self._settle_later.cancel()
         await asyncio.to_thread(self._pool.shutdown)

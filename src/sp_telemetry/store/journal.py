@@ -109,6 +109,7 @@ class Journal:
             _sync_folder(self._folder)
         except OSError:
             os.close(file)
+            path.unlink(missing_ok=True)
             raise
         self._file, self._open = file, Segment(path, [])
         return self._open

@@ -87,9 +87,12 @@ def test_each_answer_is_of_its_message_whatever_their_sizes(handle: Handle, stor
 
 
 def test_a_request_of_any_length_is_stored(handle: Handle, storing: Pipeline):
-    assert storing.store(STANDING, [request(1, 1), request(2, 1, prompt="x" * (3 << 20)), request(3, 1)]) == 3
+    assert storing.store(STANDING, [request(1, 1), request(2, 1, prompt="x" * standing_query.LONGEST), request(3, 1)]) == 3
     assert stored(handle, 1) == stored(handle, 2) == stored(handle, 3) == [1]
     assert storing.decoded == [3], "by statements"
+    assert storing.store(STANDING, [request(4, 1, prompt="x" * (standing_query.LONGEST - 1000)), request(5, 1)]) == 2
+    assert stored(handle, 4) == stored(handle, 5) == [1]
+    assert storing.decoded == [3], "longer than a pipe, and by the query"
 
 
 @pytest.mark.parametrize(
@@ -160,10 +163,10 @@ def test_messages_put_together_hold_the_same_fields(inner: list[bytes], longest:
     assert all(len(message) <= longest for message in messages)
     fields = []
     for message in messages:
-        length, at = _varint_at(message, 0)
+        length, at = framing.varint_at(message, 0)
         assert at + length == len(message) and framing.is_whole(message[at:])
         while at < len(message):
-            size, start = _varint_at(message, at + 1)
+            size, start = framing.varint_at(message, at + 1)
             fields.append(message[start : start + size])
             at = start + size
     assert fields == [part for each in inner for part in (each, each[:5])]
@@ -177,13 +180,3 @@ def test_a_message_that_was_cut_or_is_something_else_is_not_whole(inner: bytes, 
     assert not framing.is_whole(body[:cut]) or inner.startswith(b"\x0a")
     assert not framing.is_whole(b"\x12" + body[1:])
     assert not framing.is_whole(body + b"\x0a\xff\xff\xff\xff\xff\xff")
-
-
-def _varint_at(data: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[at]
-        number |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return number, at

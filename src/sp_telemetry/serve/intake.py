@@ -29,8 +29,8 @@ from sp_telemetry.store.pipeline import CONTEXT_MARK, LANES, NATIVE, Lane, Pipel
 
 log = logging.getLogger("sp_telemetry")
 
-BATCH_BYTES = 8 << 20  # about 10,000 events: larger inserts are slower per event, for they leave the processor's cache
-SECOND_INSERT_BYTES = 1 << 20
+BATCH_BYTES = 4 << 20  # about 6,000 events, one message of a standing query: what it does for each message is spread over so many
+SECOND_INSERT_BYTES = 2 << 20
 WORKERS = 2
 SETTLE_AFTER_S, SETTLE_BYTES = 5.0, 32 << 20  # when what waits in the journal is inserted; Claude Code keeps its events as long
 MOST_JOURNAL_BYTES = 3 * SETTLE_BYTES  # then requests wait

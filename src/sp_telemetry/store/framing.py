@@ -55,7 +55,7 @@ def is_whole(body: bytes) -> bool:
 
 def rows_of(block: bytes) -> int:
     """How many rows a block in FORMAT Native has: its second number, behind that of its columns."""
-    return _varint_at(block, _varint_at(block, 0)[1])[0]
+    return varint_at(block, varint_at(block, 0)[1])[0]
 
 
 def varint(number: int) -> bytes:
@@ -67,7 +67,7 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _varint_at(data: bytes, at: int) -> tuple[int, int]:
+def varint_at(data: bytes, at: int) -> tuple[int, int]:
     """The number that begins there, and where it ends."""
     number = shift = 0
     while True:

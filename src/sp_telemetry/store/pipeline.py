@@ -23,7 +23,7 @@ from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.memory_file import memory_file
 from sp_telemetry.store.schema import folder, statements
-from sp_telemetry.store.standing_query import AVAILABLE, StandingQuery
+from sp_telemetry.store.standing_query import AVAILABLE, LONGEST, StandingQuery
 
 SIGNALS = ("logs", "metrics", "traces")
 MESSAGES = {"logs": "ExportLogsServiceRequest", "metrics": "ExportMetricsServiceRequest", "traces": "ExportTraceServiceRequest"}
@@ -170,7 +170,7 @@ class Pipeline:
     def _typed(self, bodies: list[bytes]) -> list[bytes]:
         """The rows of typed_events that `bodies` hold, in blocks."""
         try:
-            return [self._current_query().rows(message) for message in framing.together(bodies, self._current_query().longest)]
+            return [self._current_query().rows(message) for message in framing.together(bodies, LONGEST)]
         except QueryFailed:
             self.close()
             raise

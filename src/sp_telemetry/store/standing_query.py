@@ -5,8 +5,8 @@ standing query is analysed when it begins. One protobuf message in its pipe is o
 (`input_format_max_block_size_bytes`), and one block of input is one of output (`max_block_size`). So each answer belongs to the message
 before it.
 
-A message that promises more than it holds would wait for ever for the rest. So the pipe is closed when an answer takes long: then the
-query comes to its end, with the answer or with an error.
+A thread feeds the pipe while another waits for the answer. A message that promises more than it holds would wait for ever for the rest,
+so the pipe is closed when an answer takes long: then the query comes to its end, with the answer or with an error.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import threading
+import time
 from collections.abc import Iterator
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store.engine import Handle
 
-PIPE_BYTES = 1 << 20  # as much as the kernel gives to anybody; about 1,500 events
-LONG_S = 0.5  # the longest message takes 25 ms; to be wrong costs a new query, 60 ms of CPU
+PIPE_BYTES = 1 << 20  # as much as the kernel gives to anybody
+LONGEST = 4 << 20  # of a message: about 6,000 events. A block of rows takes 7 ms however few they are
+LONG_S = 1.0  # the longest message takes a tenth of it; to be wrong costs a new query, 60 ms of CPU
 SETTINGS = {
     "max_threads": 1,  # blocks come out in the order in which they went in
     "input_format_max_block_size_bytes": 1,
-    "max_block_size": PIPE_BYTES,  # more records than a message can hold
+    "max_block_size": LONGEST,  # more records than a message can hold
     "max_execution_time": 0,
     "optimize_functions_to_subcolumns": 0,
 }
@@ -47,10 +50,9 @@ class StandingQuery:
         except OSError:
             self._handle.close()
             raise
-        with contextlib.suppress(OSError):  # this user may have no more
+        with contextlib.suppress(OSError):  # this user may have no more; then it is fed in more steps
             fcntl.fcntl(self._pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        #: The longest message, in bytes: it is written before anybody reads.
-        self.longest = fcntl.fcntl(self._pipe, fcntl.F_GETPIPE_SZ) - 4096
+        os.set_blocking(self._pipe, False)
         self._lock = threading.Lock()
         self._open, self._asked = True, False
         self._handle.before_close = self._end
@@ -63,25 +65,37 @@ class StandingQuery:
 
     def rows(self, message: bytes) -> bytes:
         """The rows of `message`, a protobuf message behind its length, FORMAT Native. Raises QueryFailed; then it is at its end."""
-        with self._lock:
-            if not self._open or len(message) > self.longest:
-                raise QueryFailed("A standing query takes no more, or not as much.")
-            rest = memoryview(message)
-            while rest:
-                rest = rest[os.write(self._pipe, rest) :]
+        if not self._open or len(message) > LONGEST:
+            raise QueryFailed("A standing query takes no more, or not as much.")
         self._asked = True
-        late = threading.Timer(LONG_S, self._hang_up)
-        late.daemon = True
-        late.start()
+        answered = threading.Event()
+        feeder = threading.Thread(target=self._feed, args=(message, answered), daemon=True)
+        feeder.start()
         try:
             return next(self._answers)
         except StopIteration:
             raise QueryFailed("A standing query has come to its end.") from None
         finally:
-            late.cancel()
+            answered.set()
+            feeder.join()
 
     def close(self) -> None:
         self._handle.close()
+
+    def _feed(self, message: bytes, answered: threading.Event) -> None:
+        """Write `message` as the query reads it; hang up when the answer takes long."""
+        late = time.monotonic() + LONG_S
+        rest = memoryview(message)
+        while rest and not answered.is_set() and time.monotonic() < late:
+            with self._lock:  # nobody closes it meanwhile
+                if not self._open:
+                    return
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[os.write(self._pipe, rest) :]
+            if rest:
+                select.select([], [self._pipe], [], 0.05)
+        if not answered.wait(max(late - time.monotonic(), 0)):
+            self._hang_up()
 
     def _hang_up(self) -> None:
         with self._lock:

@@ -21,7 +21,10 @@ from sp_telemetry.privacy.keys import KEYS
 from sp_telemetry.privacy.policy import ATTRIBUTES, Policy
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
-from sp_telemetry.store.pipeline import Lane, Pipeline
+from sp_telemetry.store.framing import rows_of
+from sp_telemetry.store.journal import Journal
+from sp_telemetry.store.pipeline import CONTEXT_MARK, STANDING, Lane, Pipeline
+from sp_telemetry.store.standing_query import AVAILABLE
 from tests.client import ClaudeCode, Failure, MessagesApi, OtlpRecorder, Reply, Script, ToolUse, executable
 from tests.client.install import NEWEST, OLDEST, ClientUnavailable
 from tests.conftest import require
@@ -289,6 +292,24 @@ def test_a_policy_with_one_attribute_loosened_is_found_out(tmp_path, attribute):
     found = search(plant.secrets, columns(tmp_path / "store"))
     names = {name.rpartition(": ")[2] for name, _, _ in found}
     assert attribute in names and names <= {attribute, "attribute of an unknown event"}  # which is a prompt
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="events wait in the journal where a standing query types them: on Linux")
+@pytest.mark.parametrize("attribute", ["", "prompt"])
+def test_what_waits_in_the_journal_is_what_the_policy_leaves(tmp_path, attribute):
+    """As a server that is killed leaves it. Under a policy that keeps one text too many the search would see it."""
+    policy = type("Loosened", (Loosened,), {"attribute": attribute})("strict") if attribute else Policy("strict")
+    engine = Engine(tmp_path / "store")
+    plant = Planter(redactable=False, chance=random.Random(attribute))
+    with engine.handle() as handle:
+        schema.migrate(handle, privacy=sql.render(policy))
+        bodies = [as_protobuf({"resourceLogs": [one]}) for signal, request, _ in by_hand(plant) if signal == "logs" for one in request["resourceLogs"]]
+        pipeline, journal = Pipeline(handle), Journal(tmp_path / "journal")
+        waiting = sum(pipeline.store(STANDING, [body], journal=journal) for body in bodies if CONTEXT_MARK not in body)
+        assert waiting == sum(map(rows_of, journal.blocks)) > 10
+    engine.close()
+    found = {name.rpartition(": ")[2] for name, _, _ in search(plant.secrets, files(tmp_path / "journal"))}
+    assert found == ({attribute, "attribute of an unknown event"} if attribute else set())
 
 
 EVERYTHING = dict.fromkeys(

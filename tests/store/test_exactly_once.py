@@ -363,7 +363,7 @@ def test_the_machines_errors_never_reject_a_request(code):
     from sp_telemetry.errors import QueryFailed
 
     class Failing:
-        def store(self, lane: Lane, bodies: list[bytes], by_statements: bool = False) -> int:
+        def store(self, lane: Lane, bodies: list[bytes], by_statements: bool = False, journal: object = None) -> int:
             raise QueryFailed(f"Code: {code}. DB::Exception: Cannot: , errno: 5", code=code)
 
         decodable = decode = store

@@ -1,8 +1,8 @@
 """Rows that are acknowledged and wait for their insert: on disk, fsynced, until a table has them.
 
-An insert costs 30 ms of CPU however few rows it brings; to append them to a file and fsync it costs less than one. So small
-batches, typed and sanitised, wait here for an insert that takes many. A server that is killed finds them again at its next start; what
-it had inserted already is then inserted twice, and copies collapse.
+An insert costs 30 ms of CPU however few rows it brings; to append them to a file and fsync it costs less than one. So rows that are
+typed and sanitised wait here for an insert that takes many. A server that is killed finds them again at its next start; what it had
+inserted already is then inserted twice, and copies collapse.
 
 A segment is a file of records, `length, CRC-32, a block of rows in FORMAT Native` each. A record that is cut off was never
 acknowledged, and nothing follows it.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 HEAD = struct.Struct("<QI")
 LEAST_ROOM = 1 << 20  # the engine reserves that much for the smallest insert
-SUFFIX = ".rows"
+NAME = "{:0>8}.rows"
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -47,7 +47,7 @@ class Journal:
         folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
         self._lock = threading.Lock()
-        self._closed = [Segment(path, list(_blocks(path.read_bytes()))) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+        self._closed = [Segment(path, list(_blocks(path.read_bytes()))) for path in sorted(folder.glob(NAME.format("[0-9]" * 8)))]
         self._number = max((int(segment.path.stem) for segment in self._closed), default=0)
         self._open: Segment | None = None
         self._file = -1
@@ -102,7 +102,7 @@ class Journal:
             raise OSError(number, os.strerror(number), str(self._folder))
 
     def _begin(self) -> Segment:
-        path = self._folder / f"{self._number + 1:08}{SUFFIX}"
+        path = self._folder / NAME.format(self._number + 1)
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         self._number += 1
         try:

@@ -6,7 +6,7 @@ view is analysed twice at every insert, and for small inserts that analysis is m
 content exists in memory only.
 
 Logs as protobuf, which is nearly all that comes, take a shorter way: a standing query decodes, types and sanitises them, and the
-only statement is the one that attributes them (`standing_query.py`). Between the two, few of them may wait in a journal for others.
+only statement is the one that attributes them (`standing_query.py`). Between the two they may wait in a journal for others.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Pipeline:
             self.close()
             self._standing = StandingQuery(self._handle, self._typing)
             # Names of files are cut to what the level keeps when a row is attributed; before that they are nothing for a disk.
-            self._may_wait = self._handle.query("SELECT telemetry_path(map('file_path', '/a/file')) = ''").strip() in (b"1", b"true")
+            self._may_wait = self._handle.query("SELECT telemetry_path(map('file_path', '/a/file')) = ''") == b"1\n"
         return self._standing
 
     def decodable(self, lane: Lane, body: bytes) -> str:

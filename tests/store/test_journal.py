@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import tempfile
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from uuid import UUID
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve import intake
-from sp_telemetry.store import framing, maintenance, privacy, schema, standing_query
-from sp_telemetry.store.engine import Engine, Handle
+from sp_telemetry.store import framing, privacy, standing_query
+from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.journal import HEAD, Journal
 from sp_telemetry.store.pipeline import STANDING, Pipeline
 from tests.server import Server, as_protobuf, context, log_request, server, wait_for
@@ -90,16 +89,6 @@ def test_an_append_that_fails_half_way_leaves_nothing_and_what_follows_is_found(
 
 
 # ---- its way into the store
-
-
-@pytest.fixture
-def handle(tmp_path: Path) -> Iterator[Handle]:
-    engine = Engine(tmp_path / "store")
-    with engine.handle() as opened:
-        schema.migrate(opened, salt="0" * 32)
-        maintenance.apply_retention(opened, {"retention_events_days": 0, "retention_sessions_days": 0})
-        yield opened
-    engine.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve.intake import Rejected, _commit
-from sp_telemetry.store import framing, maintenance, pipeline, privacy, schema, standing_query
+from sp_telemetry.store import framing, pipeline, privacy, schema, standing_query
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import STANDING, Pipeline
 from tests.recordings.reading import recordings
@@ -24,16 +23,6 @@ from tests.server import as_protobuf, log_request
 pytestmark = pytest.mark.skipif(not standing_query.AVAILABLE, reason="pipes have a size that can be set on Linux only")
 START = 1_790_000_000 * 10**9
 ALL = "SELECT * EXCEPT (received_at, version, context_at) FROM telemetry.telemetry_events FINAL ORDER BY ALL"
-
-
-@pytest.fixture
-def handle(tmp_path) -> Iterator[Handle]:
-    engine = Engine(tmp_path)
-    with engine.handle() as opened:
-        schema.migrate(opened, salt="0" * 32)
-        maintenance.apply_retention(opened, {"retention_events_days": 0, "retention_sessions_days": 0})
-        yield opened
-    engine.close()
 
 
 @pytest.fixture

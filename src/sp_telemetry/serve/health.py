@@ -76,8 +76,8 @@ class Observer:
 
     async def metrics(self, _: web.Request) -> web.Response:
         figures = {**await self.figures(), "available": 0 if await self.trouble() else 1}
-        waiting = self._intake
-        text = prometheus(self._counters, waiting.queued_requests, waiting.queued_bytes, waiting.journal_bytes, figures)
+        intake = self._intake
+        text = prometheus(self._counters, intake.queued_requests, intake.queued_bytes, intake.journal_bytes, figures)
         return web.Response(text=text, content_type="text/plain")
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs as root in its own container, before the others: each service gets its secrets as its own user can read them, and nobody else,
-# and folders that it may write to. ClickHouse is told hashes of the passwords only.
+# and folders that it may write to; the queue has its room reserved. ClickHouse is told hashes of the passwords only.
 set -eu
 umask 077
 clickhouse=101:101 collector=10001:10001
@@ -32,5 +32,7 @@ done
 
 chmod 0700 /prepared/clickhouse /prepared/collector
 chown $clickhouse /prepared/clickhouse /var/lib/clickhouse /backups
-chown $collector /prepared/collector /var/lib/otelcol
+# shellcheck disable=SC2086  # a word for each exporter
+sh /reserve.sh /var/lib/otelcol "$TELEMETRY_QUEUE_BYTES" $TELEMETRY_QUEUES
+chown $collector /prepared/collector /var/lib/otelcol /var/lib/otelcol/exporter_*
 echo "prepare: done"

@@ -95,7 +95,7 @@ private() { # private NAME PATH: a file that nobody else may read
 if [ "$backend" = compose ]; then
     private env "$env_file"
     missing=''
-    for file in docker-compose.yml prepare.sh clickhouse/config/config.xml clickhouse/config/users.xml otel-collector/config.yaml "$(of_env TELEMETRY_PRIVACY ./otel-collector/privacy/strict.yaml)"; do
+    for file in docker-compose.yml prepare.sh clickhouse/config/config.xml clickhouse/config/users.xml otel-collector/config.yaml otel-collector/reserve.sh "$(of_env TELEMETRY_PRIVACY ./otel-collector/privacy/strict.yaml)"; do
         case $file in /*) ;; *) file=$folder/$file ;; esac
         [ -f "$file" ] || missing="$missing $file"
     done
@@ -162,11 +162,12 @@ done
 
 place=$home
 while [ ! -d "$place" ]; do place=${place%/*}; place=${place:-/}; done
-room=$(free_kib "$place")
+room=$(free_kib "$place") well=5
+[ "$backend" != compose ] || well=8
 if [ "${room:-0}" -lt 1048576 ]; then
     note error disk "$((${room:-0} / 1024)) MiB are free in $place; under 1 GiB the store can't be kept up" "Make room, or name another directory: SP_TELEMETRY_HOME"
-elif [ "$room" -lt 5242880 ]; then
-    note warning disk "$((room / 1024)) MiB are free in $place; 5 GiB are well" "Make room"
+elif [ "$room" -lt $((well * 1048576)) ]; then
+    note warning disk "$((room / 1024)) MiB are free in $place; $well GiB are well" "Make room"
 else
     note ok disk "$((room / 1048576)) GiB are free in $place"
 fi

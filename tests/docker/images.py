@@ -27,6 +27,7 @@ from tests.docker.engine import Engine, EngineUnavailable
 STAND_IN = "sp-telemetry.stand-in"  # the label of the image that is one
 BASE = "sp-telemetry/stand-in-base"
 HERE = Path(__file__).parent
+FALLOCATE = Path("/usr/bin/fallocate")
 PACKAGES = Path("/usr/lib/stand-in-packages")
 # What the tests need and a server does not.
 LEFT_OUT = re.compile(
@@ -152,7 +153,7 @@ def _base_files() -> Iterator[tuple[Path, Path]]:
     for folder in _site_packages():
         found.extend((file, PACKAGES / file.relative_to(folder)) for file in _below(folder))
     yield from found
-    binaries = [file for file, _ in found if file == _python() or ".so" in file.suffixes or file.name.endswith(".so")]
+    binaries = [FALLOCATE, *(file for file, _ in found if file == _python() or ".so" in file.suffixes or file.name.endswith(".so"))]
     yield from ((library, library) for library in _libraries(binaries))
 
 
@@ -190,6 +191,7 @@ def _piped_tar(files: Iterable[tuple[Path, Path]]) -> Iterator[io.BufferedReader
                     written.add(name)
                     tar.add(file, name, recursive=False)
             tar.add(busybox, "bin/busybox")
+            tar.add(FALLOCATE, "bin/fallocate")  # ClickHouse's image has this one, of util-linux; busybox' can't keep a file's size
             for command in COMMANDS:
                 link = tarfile.TarInfo(f"bin/{command}")
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"

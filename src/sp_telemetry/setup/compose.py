@@ -32,7 +32,7 @@ from sp_telemetry.store.client import Client, Statements, connect
 FOLDER, SALT = "compose", "telemetry_salt"
 SHIPPED = (
     "docker-compose.yml", "prepare.sh", ".env.template", "clickhouse/config/config.xml", "clickhouse/config/users.xml",
-    "otel-collector/config.yaml",
+    "otel-collector/config.yaml", "otel-collector/reserve.sh",
 )  # fmt: skip
 #: variable of .env -> setting
 PORTS = {

@@ -15,9 +15,9 @@ shift 2
 mkdir -p "$folder"
 for exporter; do
     for signal in logs metrics traces; do
-        file=$folder/exporter_${exporter}__$signal # as file_storage names it; it takes an empty one for a new one
+        file=$folder/exporter_${exporter}__$signal # as file_storage names it, to which an empty one is a new one
         : >>"$file"
-        if said=$(fallocate --keep-size --length $size "$file" 2>&1); then continue; fi
+        if said=$(/usr/bin/fallocate --keep-size --length $size "$file" 2>&1); then continue; fi
         case $said in
             *"No space left"*)
                 [ -s "$file" ] || rm "$file" # with the part that there was room for

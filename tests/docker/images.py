@@ -191,7 +191,7 @@ def _piped_tar(files: Iterable[tuple[Path, Path]]) -> Iterator[io.BufferedReader
                     written.add(name)
                     tar.add(file, name, recursive=False)
             tar.add(busybox, "bin/busybox")
-            tar.add(FALLOCATE, "bin/fallocate")  # ClickHouse's image has this one, of util-linux; busybox' can't keep a file's size
+            tar.add(FALLOCATE, FALLOCATE.relative_to("/"))  # of util-linux, as in ClickHouse's image
             for command in COMMANDS:
                 link = tarfile.TarInfo(f"bin/{command}")
                 link.type, link.linkname = tarfile.SYMTYPE, "busybox"

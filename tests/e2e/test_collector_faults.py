@@ -255,7 +255,7 @@ def test_a_full_queue_makes_senders_wait_and_drops_nothing(tmp_path: Path, blank
     ] == ["queue-unknown"]
 
 
-@pytest.mark.needs("mount", "umount", "fallocate")
+@pytest.mark.needs("mount", "umount", "/usr/bin/fallocate")
 @pytest.mark.parametrize("ending", ["", "stop", "kill"])
 def test_the_queues_disk_is_full(tmp_path: Path, blank: Path, ending: str) -> None:
     """Others fill it while the store is away: what was taken has its room, is delivered on the full disk, also by a collector that was
@@ -293,7 +293,7 @@ def test_the_queues_disk_is_full(tmp_path: Path, blank: Path, ending: str) -> No
             assert sorted(file.stat().st_blocks * 1024 // may_wait for file in (disk / "queue").iterdir()) == [5, 5, 5]
 
 
-@pytest.mark.needs("mount", "umount", "fallocate")
+@pytest.mark.needs("mount", "umount", "/usr/bin/fallocate")
 def test_room_that_is_not_there_is_not_reserved(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -77,6 +77,10 @@ def test_all_is_healthy_within_its_limits_and_on_loopback_only(stack):
             assert {each["HostIp"] for each in published or ()} <= {"127.0.0.1"}
         assert said["Config"]["User"] == {"collector": "10001:10001"}.get(service, "101:101")
     assert stack.container("prepare")["State"]["ExitCode"] == 0
+    [queue] = [place["Source"] for place in stack.container("collector")["Mounts"] if place["Destination"] == "/var/lib/otelcol"]
+    reserved = {file.name: file.stat().st_blocks * 512 for file in Path(queue).iterdir()}
+    assert set(reserved) == {f"exporter_clickhouse__{signal}" for signal in ("logs", "metrics", "traces")}
+    assert min(reserved.values()) >= 536870912 * 5 // 2
     began = {service: stack.container(service)["State"]["StartedAt"] for service in ("clickhouse", "collector")}
     assert began["clickhouse"] < began["collector"], "the collector waits for a healthy store"
     assert stack.volumes() == VOLUMES

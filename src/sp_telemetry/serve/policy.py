@@ -15,6 +15,7 @@ from pathlib import Path
 from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
+from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import privacy
 from sp_telemetry.store.engine import Engine
 
@@ -30,10 +31,10 @@ class PolicyKeeper:
     def __init__(self, engine: Engine, home: Home, settle: Callable[[], Awaitable[None]]) -> None:
         self._handle = engine.handle()
         self._home = home
-        self._settle = settle  # what was taken in under the policy before is stored rows too
+        self._settle = settle  # all that was received: what came under the policy before is stored rows too
         self._seen = self._times()
         self._task: asyncio.Task[None] | None = None
-        self._working: asyncio.Future[None] | None = None
+        self._working: asyncio.Future[Policy | None] | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._watch())
@@ -54,29 +55,43 @@ class PolicyKeeper:
             if times == self._seen and not requested:
                 continue
             self._seen = times
-            await self._settle()
-            self._working = asyncio.get_running_loop().run_in_executor(None, self._follow, requested)
-            await asyncio.shield(self._working)
+            policy = await self._run(self._follow)
+            if policy and requested:
+                await self._settle()
+                await self._run(self._answer, policy)
 
-    def _follow(self, requested: bool) -> None:
-        request = self._home.path / REQUEST
+    async def _run(self, work: Callable[..., Policy | None], *arguments: Policy) -> Policy | None:
+        """In a thread; to its end, even when the watch is cancelled (`close` waits for it). What goes wrong is in the log."""
+        self._working = asyncio.get_running_loop().run_in_executor(None, self._reported, work, *arguments)
+        return await asyncio.shield(self._working)
+
+    def _reported(self, work: Callable[..., Policy | None], *arguments: Policy) -> Policy | None:
         try:
-            policy = own.load(self._home.path, self._home.settings().privacy_level, self._handle.query)
-            if privacy.enforce(self._handle, policy):
-                log.info("privacy: %s from now on, %d own patterns", policy.level, len(policy.own_patterns))
-            if requested and request.read_text().strip() == "count":
-                found = privacy.pending(self._handle, policy)
-                privacy.remember(self._handle, "counted", policy, ", ".join(f"{table}: {rows}" for table, rows in found.items()))
-                request.unlink()
-            elif requested:
-                done = privacy.tighten(self._handle, policy)
-                log.info("privacy: stored rows brought down to %s: %s", policy.level, done)
-                request.unlink()
+            return work(*arguments)
         except UsageError as error:
-            request.unlink(missing_ok=True)
+            (self._home.path / REQUEST).unlink(missing_ok=True)
             log.warning("privacy: the policy before stays in force. %s", error)
         except SpTelemetryError as error:
             log.warning("privacy: %s", error)
+        return None
+
+    def _follow(self) -> Policy:
+        """Put in force what the files ask for."""
+        policy = own.load(self._home.path, self._home.settings().privacy_level, self._handle.query)
+        if privacy.enforce(self._handle, policy):
+            log.info("privacy: %s from now on, %d own patterns", policy.level, len(policy.own_patterns))
+        return policy
+
+    def _answer(self, policy: Policy) -> None:
+        """Do what the request asks, `policy` being in force and all stored that was taken in under another."""
+        request = self._home.path / REQUEST
+        if request.read_text().strip() == "count":
+            found = privacy.pending(self._handle, policy)
+            privacy.remember(self._handle, "counted", policy, ", ".join(f"{table}: {rows}" for table, rows in found.items()))
+        else:
+            done = privacy.tighten(self._handle, policy)
+            log.info("privacy: stored rows brought down to %s: %s", policy.level, done)
+        request.unlink()
 
     def _times(self) -> list[tuple[int, int]]:
         return [_time(self._home.path / name) for name in ("config.toml", own.NAME)]

@@ -37,19 +37,12 @@ def together(bodies: Iterable[bytes], longest: int) -> Iterator[bytes]:
 def is_whole(body: bytes) -> bool:
     """Whether `body` is `resource_logs` and nothing else to its last byte. There are few of them: one for each resource."""
     at = 0
-    while at < len(body):
-        if body[at] != RESOURCE_LOGS:
-            return False
-        length = shift = 0
-        while True:
-            at += 1
-            if at == len(body) or shift > 28:
-                return False
-            length |= (body[at] & 0x7F) << shift
-            shift += 7
-            if body[at] < 0x80:
-                break
-        at += 1 + length
+    try:
+        while at < len(body) and body[at] == RESOURCE_LOGS:
+            length, at = varint_at(body, at + 1)
+            at += length
+    except (IndexError, ValueError):
+        return False
     return at == len(body)
 
 
@@ -68,11 +61,11 @@ def varint(number: int) -> bytes:
 
 
 def varint_at(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, and where it ends."""
-    number = shift = 0
-    while True:
-        number |= (data[at] & 0x7F) << shift
-        shift += 7
-        at += 1
-        if data[at - 1] < 0x80:
-            return number, at
+    """The number that begins there, and where it ends. Raises IndexError where `data` ends before it, ValueError for one without end."""
+    number = 0
+    for place in range(LENGTH_BYTES):
+        byte = data[at + place]
+        number |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return number, at + place + 1
+    raise ValueError(f"A number of more than {LENGTH_BYTES} bytes.")

@@ -23,7 +23,8 @@ from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Handle
 from tests.server import context
 
-MS, HOUR, DAY = 10**6, 3600 * 10**9, 86400 * 10**9
+MS, HOUR = 10**6, 3600 * 10**9
+SPAN = 12 * 86400 * 10**9  # longer than the longest history
 START = 1_790_000_000 * 10**9
 KINDS = ("api_request", "api_request", "api_request", "api_error", "tool_result", "user_prompt", "hook_registered")
 WORK = [(feature, chapter) for feature in ("", "017-a", "018-b") for chapter in ("", "33-x")]
@@ -46,7 +47,7 @@ class History(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.history = next(histories)
-        self.now = START + self.history * DAY  # no two histories share an hour
+        self.now = START + self.history * SPAN  # no two histories share an hour
         self.begun = time.time()
         self.processes: list[Process] = []
         self.told: list[dict[str, Any]] = []  # everything that happened, as what a sender would send
@@ -167,7 +168,7 @@ class History(RuleBasedStateMachine):
         counted = [event for event in events if event["name"] == "api_request"]
         hour = "toUnixTimestamp(hour), feature, chapter_context"
         kept = "sum(requests), sum(cost_usd), sum(input_tokens), sum(output_tokens)"
-        first, last = START + self.history * DAY, START + (self.history + 1) * DAY
+        first, last = START + self.history * SPAN, START + (self.history + 1) * SPAN
         chosen = f"hour >= fromUnixTimestamp({first // HOUR * HOUR // 10**9}) AND hour < fromUnixTimestamp({last // HOUR * HOUR // 10**9})"
         found = self.ask(f"SELECT {hour}, {kept} FROM telemetry.usage_hourly FINAL WHERE {chosen} GROUP BY ALL HAVING sum(requests) > 0")
         assert {tuple(row[:3]): row[3:] for row in found} == sums(

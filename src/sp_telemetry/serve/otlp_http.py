@@ -12,11 +12,12 @@ import json
 
 from aiohttp import web
 
+from sp_telemetry.serve import trouble
 from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
 from sp_telemetry.store.pipeline import SIGNALS
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 4, 8, 14  # google.rpc.Code
+INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE = 3, 8, 14  # google.rpc.Code
 BODY_S = 30  # for a request's body to arrive
 BODIES = 4  # of the largest size may be under way at once
 
@@ -26,6 +27,12 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
 
     def endpoint(signal: str):
         async def export(request: web.Request) -> web.Response:
+            try:
+                return await stored(request)
+            except MemoryError as error:
+                return _unavailable(Unavailable(trouble.of_error(error)), request.content_type)
+
+        async def stored(request: web.Request) -> web.Response:
             encoding = {PROTOBUF: "protobuf", JSON: "json"}.get(request.content_type)
             if encoding is None:
                 allowed = f"{request.content_type!r} is not an OTLP content type; send {PROTOBUF} or {JSON}"
@@ -34,13 +41,17 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
                 body = await bodies.read(request)
             except Busy as error:
                 return _failure(429, RESOURCE_EXHAUSTED, str(error), request.content_type, error.retry_after_s)
-            except TimeoutError:
-                return _failure(408, DEADLINE_EXCEEDED, f"the body didn't arrive within {BODY_S} s", request.content_type)
+            except TimeoutError:  # 408 would be true, and the sender would throw its events away, also where it is us who were slow
+                response = _unavailable(f"the body didn't arrive within {BODY_S} s", request.content_type)
+                response.force_close()
+                return response
             except web.HTTPRequestEntityTooLarge:
                 return _failure(413, INVALID_ARGUMENT, f"the request is larger than {max_request_bytes} bytes", request.content_type)
             except web.HTTPException:
                 raise
             except Exception as error:  # a body that is not what its Content-Encoding says
+                if _of_memory(error):
+                    raise MemoryError from error
                 return _failure(400, INVALID_ARGUMENT, f"the body can't be read: {error}", request.content_type)
             if encoding == "json" and not body.strip():
                 return _failure(400, INVALID_ARGUMENT, "the body is empty; an OTLP/JSON request is at least {}", JSON)
@@ -49,8 +60,9 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
             except Rejected as error:
                 return _failure(400, INVALID_ARGUMENT, str(error), request.content_type)
             except Busy as error:
-                status, code = (503, UNAVAILABLE) if isinstance(error, Unavailable) else (429, RESOURCE_EXHAUSTED)
-                return _failure(status, code, str(error), request.content_type, error.retry_after_s)
+                if isinstance(error, Unavailable):
+                    return _unavailable(error, request.content_type)
+                return _failure(429, RESOURCE_EXHAUSTED, str(error), request.content_type, error.retry_after_s)
             return web.Response(body=b"" if encoding == "protobuf" else b"{}", content_type=request.content_type)
 
         return export
@@ -86,16 +98,24 @@ class _Bodies:
             self._room += size
 
 
+def _of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out: what a body is read by tells it as a body that is broken."""
+    while error and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _unavailable(why: Unavailable | str, content_type: str) -> web.Response:
+    return _failure(503, UNAVAILABLE, str(why), content_type, Unavailable.retry_after_s)
+
+
 def _failure(status: int, code: int, message: str, content_type: str, retry_after_s: int = 0) -> web.Response:
     if content_type == PROTOBUF:
         body = rpc_status(code, message)
     else:
         body, content_type = json.dumps({"code": code, "message": message}).encode(), JSON
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
-    response = web.Response(status=status, body=body, content_type=content_type, headers=headers)
-    if status == 408:
-        response.force_close()
-    return response
+    return web.Response(status=status, body=body, content_type=content_type, headers=headers)
 
 
 def rpc_status(code: int, message: str) -> bytes:

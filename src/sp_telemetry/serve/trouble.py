@@ -70,6 +70,8 @@ def of_error(error: Exception) -> Trouble:
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else 0
     if not number:  # the C++ library's errors have the words alone
         number = next((each for each in _ERRNO if os.strerror(each) in text), 0)
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
     what = _ERRNO.get(number or 0) or _CODES.get(code) or f"The store can't take events ({_named(error, code)})"
     return Trouble(what, _MENDS.get(what, Trouble.mend))
 

@@ -20,7 +20,7 @@ from sp_telemetry.home import READER
 from sp_telemetry.setup.replay import Recording, replay
 from sp_telemetry.store.client import Client
 from tests.conftest import ROOT, require
-from tests.server import Server, server, wait_for
+from tests.server import Server, server
 
 pytestmark = pytest.mark.checkout
 DOCUMENT = ROOT / "telemetry-server/docs/query-examples.md"
@@ -36,10 +36,10 @@ def recorded(started: Server) -> Client:
         "SELECT (SELECT countIf(event_type = 'api_request') FROM telemetry_events FINAL) AS n,"
         " (SELECT sum(requests) FROM session_summaries FINAL) = n AND (SELECT sum(requests) FROM usage_hourly FINAL) = n AND n > 0"
     )
-    client = Client(f"http://127.0.0.1:{started.ports['clickhouse']}", READER, started.home.secret(READER))
-    assert wait_for(lambda: client.query(agree).rows[0][1], 60)
     started.restart()  # an orderly end brings everything up to date
-    return Client(f"http://127.0.0.1:{started.ports['clickhouse']}", READER, started.home.secret(READER))
+    client = Client(f"http://127.0.0.1:{started.ports['clickhouse']}", READER, started.home.secret(READER))
+    assert client.query(agree).rows[0][1]
+    return client
 
 
 def answer(client: Client, sql: str) -> str:

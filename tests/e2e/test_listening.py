@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import grpc
 import pytest
 
 from sp_telemetry.home import WRITER
+from sp_telemetry.serve import listener
 from sp_telemetry.setup.replay import GRPC_METHODS
 from tests.e2e.listening import HEAD, HIDDEN, events, raw, request, resident_mib, running, statuses
 from tests.server import Server, as_json, as_protobuf
@@ -144,6 +147,21 @@ def test_slow_and_idle_clients_are_given_up_and_others_served_meanwhile(running:
             drained(connection)
     assert events(running, "meanwhile") == 5
     assert events(running, "through grpc") == 1
+
+
+def test_what_arrives_while_the_server_stands_still_is_not_late(running: Server) -> None:
+    """Suspended, say: when it goes on, its clocks have run out and all is there. 408 would make an exporter throw its events away."""
+    body = as_json(request("meanwhile all stood still"))
+    with socket.create_connection(("127.0.0.1", running.ports["otlp_http"]), timeout=30) as connection:
+        time.sleep(0.5)  # it is accepted
+        os.kill(running.running.pid, signal.SIGSTOP)
+        try:
+            connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            time.sleep(listener.REQUEST_S + 0.5)
+        finally:
+            os.kill(running.running.pid, signal.SIGCONT)
+        assert statuses(connection.recv(1 << 16)) == [200]
+    assert events(running, "meanwhile all stood still") == 1
 
 
 @pytest.mark.long

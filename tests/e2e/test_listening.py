@@ -152,7 +152,7 @@ def test_slow_and_idle_clients_are_given_up_and_others_served_meanwhile(running:
 def test_what_arrives_while_the_server_stands_still_is_not_late(running: Server) -> None:
     """Suspended, say: when it goes on, its clocks have run out and all is there. 408 would make an exporter throw its events away."""
     body = as_json(request("meanwhile all stood still"))
-    with socket.create_connection(("127.0.0.1", running.ports["otlp_http"]), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", running.ports["otlp_http"]), timeout=60) as connection:
         time.sleep(0.5)  # it is accepted
         os.kill(running.running.pid, signal.SIGSTOP)
         try:

@@ -148,11 +148,12 @@ class Intake:
         if self._journal.bytes:
             await asyncio.shield(self._begin(self._settle()))
 
-    async def settle_all(self) -> None:
-        """The same of all that was received until now: what is being typed or inserted first."""
+    async def settle_all(self) -> bool:
+        """The same of all that was received until now, what is being typed or inserted first. Whether it can be read."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
         await self.settle()
+        return self._unsettled is None
 
     async def close(self) -> None:
         """Commit all that was taken, then let go of the engine. What can't be inserted now stays in the journal."""

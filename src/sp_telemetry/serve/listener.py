@@ -16,6 +16,7 @@ from aiohttp import http_exceptions, web
 from sp_telemetry.serve import peer
 
 REQUEST_S = 10  # for a first request to begin, and for the head of any to arrive
+GRACE_S = 0.2
 KEEP_ALIVE_S = 75  # for a next request to begin
 CONNECTIONS = 200  # a listener
 REFUSED_AT_ONCE = 20  # connections of others that may read why
@@ -161,7 +162,11 @@ class Connection(web.RequestHandler):
     def waits(self, seconds: float) -> None:
         self.works()
         if self.transport is not None and not self.transport.is_closing():
-            self._connections.waiting[self] = asyncio.get_running_loop().call_later(seconds, self.close_now)
+            self._connections.waiting[self] = asyncio.get_running_loop().call_later(seconds, self._is_late)
+
+    def _is_late(self) -> None:
+        """Unless we were: after standing still, timers may come before what has arrived is read. So that is read first."""
+        self._connections.waiting[self] = asyncio.get_running_loop().call_later(GRACE_S, self.close_now)
 
     def close_now(self) -> None:
         self._connections.waiting.pop(self, None)

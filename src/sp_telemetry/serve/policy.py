@@ -28,10 +28,10 @@ REQUEST = "privacy.request"
 class PolicyKeeper:
     """One handle, one thread of work; looks at the files' times, which costs nothing."""
 
-    def __init__(self, engine: Engine, home: Home, settle: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, engine: Engine, home: Home, settle: Callable[[], Awaitable[bool]]) -> None:
         self._handle = engine.handle()
         self._home = home
-        self._settle = settle  # all that was received: what came under the policy before is stored rows too
+        self._settle = settle  # all that was received, for what came under the policy before is stored rows too; whether it could be
         self._seen = self._times()
         self._task: asyncio.Task[None] | None = None
         self._working: asyncio.Future[Policy | None] | None = None
@@ -56,8 +56,7 @@ class PolicyKeeper:
                 continue
             self._seen = times
             policy = await self._run(self._follow)
-            if policy and requested:
-                await self._settle()
+            if policy and requested and await self._settle():  # else again in a moment, for the request is still there
                 await self._run(self._answer, policy)
 
     async def _run(self, work: Callable[..., Policy | None], *arguments: Policy) -> Policy | None:

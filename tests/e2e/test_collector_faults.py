@@ -255,18 +255,26 @@ def test_a_full_queue_makes_senders_wait_and_drops_nothing(tmp_path: Path, blank
     ] == ["queue-unknown"]
 
 
+@contextlib.contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[Path]:
+    disk = folder / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", disk], capture_output=True, text=True)
+    require(mounted.returncode == 0, f"a small disk needs root: {mounted.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
 @pytest.mark.needs("mount", "umount", "/usr/bin/fallocate")
 @pytest.mark.parametrize("ending", ["", "stop", "kill"])
 def test_the_queues_disk_is_full(tmp_path: Path, blank: Path, ending: str) -> None:
     """Others fill it while the store is away: what was taken has its room, is delivered on the full disk, also by a collector that was
     started anew on it, and beyond that senders wait."""
     may_wait = 3_000_000
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", disk], capture_output=True, text=True)
-    require(mounted.returncode == 0, f"a small disk needs root: {mounted.stderr.strip()}")
     with contextlib.ExitStack() as leaving:
-        leaving.callback(subprocess.run, ["umount", "--lazy", disk], check=True)
+        disk = leaving.enter_context(small_disk(tmp_path, mib=32))
         subprocess.run([CONFIGURATION / "reserve.sh", disk / "queue", str(may_wait), "clickhouse"], check=True)
         stack = Stack(blank, tmp_path, TELEMETRY_QUEUE_DIR=str(disk / "queue"), TELEMETRY_QUEUE_BYTES=str(may_wait))
         leaving.callback(stack.close)
@@ -295,16 +303,10 @@ def test_the_queues_disk_is_full(tmp_path: Path, blank: Path, ending: str) -> No
 
 @pytest.mark.needs("mount", "umount", "/usr/bin/fallocate")
 def test_room_that_is_not_there_is_not_reserved(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", disk], capture_output=True, text=True)
-    require(mounted.returncode == 0, f"a small disk needs root: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path, mib=5) as disk:
         done = subprocess.run([CONFIGURATION / "reserve.sh", disk / "queue", str(1 << 20), "clickhouse"], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (1, "")
         shown = done.stderr.strip().replace(f"{disk}/queue", "/var/lib/otelcol").replace("2 MiB", "1280 MiB")
         assert shown in (ROOT / "telemetry-server/docs/troubleshooting.md").read_text()
         left = sorted(file.name for file in (disk / "queue").iterdir())
         assert left == ["exporter_clickhouse__logs", "exporter_clickhouse__metrics"]  # for which there was room
-    finally:
-        subprocess.run(["umount", "--lazy", disk], check=True)

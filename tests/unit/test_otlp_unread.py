@@ -1,4 +1,4 @@
-"""A request that the server itself could not read or take may be sent again: it is never answered as one that can't be stored."""
+"""A request that the server itself could not read may be sent again: it is never answered as one that can't be stored."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import gzip
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from sp_telemetry.serve import otlp_grpc, otlp_http
-from sp_telemetry.setup.replay import GRPC_METHODS
+from sp_telemetry.serve import otlp_http
 
 HEADERS = {"Content-Type": otlp_http.PROTOBUF}
 
@@ -21,7 +19,7 @@ def asked(send: Callable[[TestClient], Awaitable[Any]]) -> tuple[int, str | None
     """What the endpoint answers to a request that never comes as far as the store."""
 
     async def run() -> tuple[int, str | None, bytes]:
-        async with TestClient(TestServer(otlp_http.application(None, 1 << 20))) as client:  # type: ignore[arg-type]
+        async with TestClient(TestServer(otlp_http.application(None, 1 << 20))) as client:
             answer = await send(client)
             return answer.status, answer.headers.get("Retry-After"), await answer.read()
 
@@ -71,29 +69,3 @@ def test_memory_ends_while_the_body_is_read(of: str, method: str, monkeypatch: p
 def test_a_body_that_is_not_what_it_says() -> None:
     status, again, _ = asked(lambda client: client.post("/v1/logs", data=b"no gzip", headers=HEADERS | {"Content-Encoding": "gzip"}))
     assert (status, again) == (400, None)
-
-
-class NoMemory:
-    async def store(self, *_: object) -> None:
-        raise MemoryError
-
-
-def test_memory_ends_while_a_request_is_taken() -> None:
-    """By either protocol."""
-
-    async def run() -> tuple[tuple[int, str | None, bytes], grpc.StatusCode, str]:
-        async with TestClient(TestServer(otlp_http.application(NoMemory(), 1 << 20))) as client:  # type: ignore[arg-type]
-            answer = await client.post("/v1/logs", data=b"", headers=HEADERS)
-            by_http = answer.status, answer.headers.get("Retry-After"), await answer.read()
-        listening, port = await otlp_grpc.start(NoMemory(), "127.0.0.1", 0, 1 << 20)  # type: ignore[arg-type]
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await channel.unary_unary(GRPC_METHODS["logs"])(b"", timeout=10)
-        finally:
-            await listening.stop(0)
-        return by_http, refused.value.code(), refused.value.details()
-
-    said = "The server is out of memory."
-    http = 503, "5", otlp_http.rpc_status(otlp_http.UNAVAILABLE, said)
-    assert asyncio.run(run()) == (http, grpc.StatusCode.UNAVAILABLE, said)

@@ -15,8 +15,8 @@ from aiohttp import http_exceptions, web
 
 from sp_telemetry.serve import peer
 
-REQUEST_S = 10  # for a first request to begin, and for the head of any to arrive
-GRACE_S = 0.2
+REQUEST_S = 10  # for a first request's head to arrive
+GRACE_S = 0.2  # more, to read what has arrived
 KEEP_ALIVE_S = 75  # for a next request to begin
 CONNECTIONS = 200  # a listener
 REFUSED_AT_ONCE = 20  # connections of others that may read why
@@ -121,12 +121,9 @@ class Connection(web.RequestHandler):
         self._connections.opened()
 
     def data_received(self, data: bytes) -> None:
-        if self._strange:
-            return
-        if not self._begun and self in self._connections.waiting:
-            self.waits(REQUEST_S)  # for the rest: what arrived while we stood still is there, though the time for it is over
-        self._begun = True
-        super().data_received(data)
+        if not self._strange:
+            self._begun = True
+            super().data_received(data)
 
     def eof_received(self) -> None:
         if not self._strange:

@@ -6,8 +6,8 @@ import grpc
 import grpc.aio
 
 from sp_telemetry.errors import StoreBusy
-from sp_telemetry.serve import peer, trouble
-from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
+from sp_telemetry.serve import peer
+from sp_telemetry.serve.intake import Busy, Intake, Rejected
 from sp_telemetry.serve.listener import STRANGER
 
 SERVICES = {
@@ -36,10 +36,9 @@ class _Services(grpc.GenericRpcHandler):
                 await self._intake.store(signal, "protobuf", body)
             except Rejected as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            except (Busy, MemoryError) as error:
-                busy = error if isinstance(error, Busy) else Unavailable(trouble.of_error(error))
-                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(busy.retry_after_s * 1000)),))
-                await context.abort(grpc.StatusCode.UNAVAILABLE, str(busy))
+            except Busy as error:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),))
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             return EXPORTED
 
         return grpc.unary_unary_rpc_method_handler(export)

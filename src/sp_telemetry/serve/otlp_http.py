@@ -27,12 +27,6 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
 
     def endpoint(signal: str):
         async def export(request: web.Request) -> web.Response:
-            try:
-                return await stored(request)
-            except MemoryError as error:
-                return _unavailable(Unavailable(trouble.of_error(error)), request.content_type)
-
-        async def stored(request: web.Request) -> web.Response:
             encoding = {PROTOBUF: "protobuf", JSON: "json"}.get(request.content_type)
             if encoding is None:
                 allowed = f"{request.content_type!r} is not an OTLP content type; send {PROTOBUF} or {JSON}"
@@ -50,8 +44,8 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
             except web.HTTPException:
                 raise
             except Exception as error:  # a body that is not what its Content-Encoding says
-                if _of_memory(error):
-                    raise MemoryError from error
+                if memory := _of_memory(error):
+                    return _unavailable(Unavailable(trouble.of_error(memory)), request.content_type)
                 return _failure(400, INVALID_ARGUMENT, f"the body can't be read: {error}", request.content_type)
             if encoding == "json" and not body.strip():
                 return _failure(400, INVALID_ARGUMENT, "the body is empty; an OTLP/JSON request is at least {}", JSON)
@@ -98,11 +92,11 @@ class _Bodies:
             self._room += size
 
 
-def _of_memory(error: BaseException | None) -> bool:
-    """Whether memory ran out: what a body is read by tells it as a body that is broken."""
+def _of_memory(error: BaseException | None) -> MemoryError | None:
+    """That memory ran out, if it did: what a body is read by tells it as a body that is broken."""
     while error and not isinstance(error, MemoryError):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _unavailable(why: Unavailable | str, content_type: str) -> web.Response:

@@ -52,7 +52,7 @@ class Server:
     def ports(self) -> dict[str, int]:
         return self.running.ports
 
-    def http(self, port: str = "otlp_http", timeout: float = 30) -> http.client.HTTPConnection:
+    def http(self, port: str = "otlp_http", timeout: float = 60) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.ports[port], timeout=timeout)
 
     def get(self, port: str, path: str) -> tuple[int, bytes]:

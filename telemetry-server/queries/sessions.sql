@@ -22,31 +22,40 @@ WITH
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
     -- Which session goes on from which, found in transcripts: a fork, what was begun by /clear. By session, they are one piece of work.
-    (SELECT mapFromArrays(groupArray(session_id), groupArray((work_id, toString(kind)))) FROM telemetry.session_links FINAL) AS links,
+    (SELECT (groupArray(session_id), groupArray(work_id), groupArray(toString(kind))) FROM telemetry.session_links FINAL) AS links,
     (
-        SELECT mapFromArrays(groupArray(session_id), groupArray(times))
+        SELECT (groupArray(session_id), groupArray(times))
         FROM (SELECT session_id, sum(compactions) AS times FROM telemetry.transcript_files FINAL GROUP BY session_id HAVING times > 0)
     ) AS compacted,
+    -- A row for each session, 64 minutes of its time and what is asked for: the minutes with events are the bits of one number. These are
+    -- a hundredth of the events, so that what is dear (names, distinct sessions, minutes in several groups) is done to few rows. Grouped by
+    -- a hash, for names of several columns make a slow key.
     events AS
     (
         WITH
             if(has(by, 'chapter') OR NOT hasAny(by, ['feature', 'step', 'branch', 'project', 'user']), chapter_context = '', false)
                 OR if(has(by, 'feature'), e.feature = '', false) OR if(has(by, 'step'), workflow_step = '', false)
                 OR if(has(by, 'branch'), e.branch = '', false) OR if(has(by, 'project'), e.project = '', false)
-                OR if(has(by, 'user'), user_id = '', false) AS without
+                OR if(has(by, 'user'), user_id = '', false) AS without,
+            intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) AS minute,
+            bitXor(cityHash64(e.session_id), bitShiftRight(minute, 6)) AS stretch_key,
+            -- where times are equal, the number of the event decides
+            toUnixTimestamp64Nano(timestamp) + toInt64(least(ifNull(event_sequence, 0), 999999)) AS moment
         SELECT
-            if(has(by, 'session'), session_id, '') AS session,
-            if(has(by, 'chapter'), chapter_context, '') AS chapter,
-            if(has(by, 'feature'), e.feature, '') AS feature,
-            if(has(by, 'user'), user_id, '') AS user,
-            if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0)) AS day,
-            if(has(by, 'step'), workflow_step, '') AS step,
-            if(has(by, 'branch'), e.branch, '') AS branch,
-            if(has(by, 'project'), e.project, '') AS project,
-            uniqState(session_id) AS sessions,
-            uniqState(cityHash64(session_id, toStartOfMinute(timestamp))) AS minutes,
-            -- one number, for comparing tuples takes half of the query's time
-            argMaxState(toString(event_type), bitShiftLeft(toUInt128(toUnixTimestamp64Nano(timestamp)), 64) + ifNull(event_sequence, 0)) AS last_event,
+            any(if(has(by, 'session'), toString(e.session_id), '')) AS session,
+            any(cityHash64(e.session_id)) AS session_key,
+            any(stretch_key) AS stretch,
+            any(if(has(by, 'chapter'), toString(chapter_context), '')) AS chapter,
+            any(if(has(by, 'feature'), toString(e.feature), '')) AS feature,
+            any(if(has(by, 'user'), toString(user_id), '')) AS user,
+            any(if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0))) AS day,
+            any(if(has(by, 'step'), toString(workflow_step), '')) AS step,
+            any(if(has(by, 'branch'), toString(e.branch), '')) AS branch,
+            any(if(has(by, 'project'), toString(e.project), '')) AS project,
+            groupBitOr(bitShiftLeft(toUInt64(1), bitAnd(minute, 63))) AS minutes,
+            max(moment) AS last,
+            maxIf(moment, event_type = 'api_request') AS last_request,
+            maxIf(moment, event_type = 'api_error') AS last_error,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
             countIf(event_type = 'user_prompt') AS prompts,
@@ -62,26 +71,33 @@ WITH
           AND timestamp >= since AND timestamp < until
           AND if({type:String} = '', true, event_type = {type:String})
           AND if({user:String} = '', true, user_id = {user:String})
-          AND if({session:String} = '', true, session_id = {session:String}
-                 OR session_id IN (SELECT session_id FROM telemetry.session_links FINAL WHERE work_id = {session:String}))
+          AND if({session:String} = '', true, e.session_id = {session:String}
+                 OR e.session_id IN (SELECT session_id FROM telemetry.session_links FINAL WHERE work_id = {session:String}))
           AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
           AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
-        GROUP BY session, chapter, feature, user, day, step, branch, project
+        GROUP BY cityHash64(
+            stretch_key,
+            if(has(by, 'chapter'), cityHash64(chapter_context), 0),
+            if(has(by, 'feature'), cityHash64(e.feature), 0),
+            if(has(by, 'user'), cityHash64(user_id), 0),
+            if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0)),
+            if(has(by, 'step'), cityHash64(workflow_step), 0),
+            if(has(by, 'branch'), cityHash64(e.branch), 0),
+            if(has(by, 'project'), cityHash64(e.project), 0))
     ),
     named AS
     (
         SELECT
-            map('session', if(mapContains(links, session), links[session].1, toString(session)), 'chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'step', step,
+            map('session', transform(session, links.1, links.2, session), 'chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'step', step,
                 'branch', branch, 'project', project) AS names,
             if(throwIf(length(by) > 3 OR NOT hasAll(mapKeys(names), by), 'by: one to three of session, chapter, feature, user, day, step, branch, project') = 0
                AND names[by[1]] = '', '(unattributed)', names[by[1]]) AS group_1,
             if(length(by) > 1 AND names[by[2]] = '', '(unattributed)', names[by[2]]) AS group_2,
             if(length(by) > 2 AND names[by[3]] = '', '(unattributed)', names[by[3]]) AS group_3,
-            (group_1, group_2, group_3) AS named_group,
-            if(mapContains(links, session), links[session].2, '') AS link,
-            compacted[session] AS compactions,
+            transform(session, links.1, links.3, '') AS link,
+            transform(session, compacted.1, compacted.2, 0) AS compactions,
             *
         FROM events
     )
@@ -89,7 +105,7 @@ SELECT
     multiIf(grouping(group_1) = 1, 'total', group_1 = '(unattributed)', 'unattributed', 'group') AS row,
     group_1, group_2, group_3,
     sum(n.cost_usd) AS cost_usd,
-    uniqMerge(n.sessions) AS sessions,
+    uniq(n.session_key) AS sessions,
     sum(n.prompts) AS prompts,
     sum(n.requests) AS requests,
     sum(n.tool_calls) AS tool_calls,
@@ -99,19 +115,22 @@ SELECT
     toTimeZone(min(n.first_at), {tz:String}) AS started_at,
     toTimeZone(max(n.last_at), {tz:String}) AS ended_at,
     dateDiff('millisecond', started_at, ended_at) AS elapsed_ms,
-    least(uniqMerge(n.minutes) * 60000, elapsed_ms) AS active_ms,
+    -- where one of a session's minutes may be of several groups, it counts in each, and once in the total
+    least(60000 * if(hasAny(by, ['chapter', 'feature', 'user', 'step', 'branch', 'project']),
+                     arraySum(arrayMap(bits -> bitCount(bits), mapValues(groupBitOrMap(map(n.stretch, n.minutes))))),
+                     sum(bitCount(n.minutes))), elapsed_ms) AS active_ms,
     multiIf(
         max(n.session) = '' OR row = 'total', '',
         max(n.last_at) > now64(9) - INTERVAL 10 MINUTE, 'open',
-        argMaxMerge(n.last_event) = 'api_error', 'error',
-        argMaxMerge(n.last_event) = 'api_request', 'answer',
+        max(n.last_error) = max(n.last), 'error',
+        max(n.last_request) = max(n.last), 'answer',
         'broken off') AS ended_by,
     arrayStringConcat(arrayFilter(text -> text != '', [
         if(uniqExactIf(n.session, link = 'forked') AS forks > 0, concat(toString(forks), ' forked'), ''),
         if(uniqExactIf(n.session, link = 'cleared') AS clears > 0, concat(toString(clears), ' cleared'), ''),
-        if(arraySum(mapValues(maxMap(map(toString(n.session), n.compactions)))) AS times > 0, concat(toString(times), ' compacted'), '')]), ', ') AS joined,
+        if(arraySum(tupleElement(groupUniqArrayIf((n.session, n.compactions), n.compactions > 0), 2)) AS times > 0, concat(toString(times), ' compacted'), '')]), ', ') AS joined,
     sum(n.unattributed) AS unattributed,
-    uniqExact(named_group) AS groups
+    uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())
 ORDER BY

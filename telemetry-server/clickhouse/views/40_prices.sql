@@ -6,9 +6,13 @@ CREATE OR REPLACE FUNCTION telemetry_price_model AS (model) ->
     if(extract(lower(model), '(claude-[a-z0-9-]*[a-z0-9])') = '', lower(model),
        replaceRegexpOne(extract(lower(model), '(claude-[a-z0-9-]*[a-z0-9])'), '(-20[0-9]{6})?(-latest)?(-v[0-9]+)?$', ''));
 
--- Which prices hold. long_prompts: model -> tokens from which on a prompt is long; prompt_tokens: input, cache reads and cache writes.
+-- Which prices hold. long_prompts: models, and tokens from which on a prompt is long; prompt_tokens: input, cache reads and cache writes.
+-- Numbers until it is printed: half a million texts cost a report 20 ms.
 CREATE OR REPLACE FUNCTION telemetry_price_tier AS (long_prompts, model, speed, prompt_tokens) ->
-    multiIf(speed = 'fast', 'fast', mapContains(long_prompts, model) AND prompt_tokens > long_prompts[model], 'long', 'standard');
+    CAST(multiIf(
+        speed = 'fast', 3,
+        prompt_tokens > transform(model, tupleElement(long_prompts, 1), tupleElement(long_prompts, 2), 18446744073709551615), 2,
+        1), 'Enum8(\'standard\' = 1, \'long\' = 2, \'fast\' = 3)');
 
 -- Cost in USD at `price`: USD per million tokens of input, output, cache reads, cache writes for 5 minutes and for one hour, then the
 -- factors for the Batch API and for inference in the US, then USD for a web search. cache_write: all writes; those for one hour are
@@ -30,7 +34,7 @@ WHERE loaded_at = (SELECT max(loaded_at) FROM telemetry.model_prices);
 -- What transcripts say, priced as of the request's day (UTC). computed_usd is NULL where no price is known.
 CREATE VIEW IF NOT EXISTS telemetry.transcript_costs AS
 WITH
-    (SELECT mapFromArrays(groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
+    (SELECT (groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
 SELECT
     t.*,
     if(p.model != '' AND t.day < p.valid_to,
@@ -42,43 +46,61 @@ FROM
     SELECT
         *,
         toDate(timestamp) AS day,
-        toString(telemetry_price_model(toLowCardinality(model))) AS price_model,
+        telemetry_price_model(toLowCardinality(model)) AS price_model,
         telemetry_price_tier(long_prompts, price_model, speed, input_tokens + cache_read_tokens + cache_creation_tokens) AS price_tier
     FROM telemetry.transcript_requests
 ) AS t
 ASOF LEFT JOIN telemetry.prices AS p
-ON t.price_model = p.model AND t.price_tier = p.tier AND t.day >= p.valid_from;
+ON toString(t.price_model) = p.model AND toString(t.price_tier) = p.tier AND t.day >= p.valid_from;
 
--- Each api_request with both costs: what Claude Code reported, and what its tokens cost at the prices of its day. Events don't tell
--- where inference ran and what was searched, nor those of older versions for how long caches were written; where the transcript does,
--- that counts. computed_usd is NULL where no price is known, reported_usd for rows that were filled in from a transcript.
-CREATE VIEW IF NOT EXISTS telemetry.request_costs AS
+-- Each api_request with what its price depends on. Events don't tell where inference ran and what was searched, nor those of older
+-- versions for how long caches were written; where the transcript does, that counts: of its copies the most complete.
+CREATE VIEW IF NOT EXISTS telemetry.billed_requests AS
 WITH
-    (SELECT mapFromArrays(groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
+    (SELECT (groupArray(model), groupArray(above_tokens)) FROM telemetry.prices WHERE tier = 'long') AS long_prompts
+SELECT
+    r.*,
+    t.service_tier AS service_tier,
+    t.inference_geo AS inference_geo,
+    t.web_searches AS web_searches,
+    least(r.cache_creation_tokens,
+          if(r.cache_creation_5m_tokens + r.cache_creation_1h_tokens < r.cache_creation_tokens AND t.cache_creation_tokens = r.cache_creation_tokens,
+             t.cache_creation_1h_tokens, r.cache_creation_1h_tokens)) AS written_for_1h,
+    toDate(r.timestamp) AS priced_on,
+    telemetry_price_model(r.model) AS price_model,
+    telemetry_price_tier(long_prompts, price_model, if(t.speed = 'fast', t.speed, r.speed),
+                         r.input_tokens + r.cache_read_tokens + r.cache_creation_tokens) AS price_tier
+FROM (SELECT * FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request') AS r
+LEFT ANY JOIN
+(
+    SELECT
+        request_id,
+        argMax(c.service_tier, fullness) AS service_tier,
+        argMax(c.inference_geo, fullness) AS inference_geo,
+        argMax(c.web_searches, fullness) AS web_searches,
+        argMax(c.speed, fullness) AS speed,
+        argMax(c.cache_creation_tokens, fullness) AS cache_creation_tokens,
+        argMax(c.cache_creation_1h_tokens, fullness) AS cache_creation_1h_tokens
+    FROM
+    (
+        SELECT *, output_tokens + if(stop_reason = '', 0, 9223372036854775808) AS fullness
+        FROM telemetry.transcript_copies WHERE attempts = 1 AND request_id != ''
+    ) AS c
+    GROUP BY request_id
+) AS t
+ON r.request_id = t.request_id;
+
+-- Each api_request with both costs: what Claude Code reported, and what its tokens cost at the prices of its day (UTC). computed_usd is
+-- NULL where no price is known, reported_usd for rows that were filled in from a transcript.
+CREATE VIEW IF NOT EXISTS telemetry.request_costs AS
 SELECT
     e.*,
     p.price AS price,
     if(e.source = 'transcript', NULL, e.cost_usd) AS reported_usd,
-    if(p.model != '' AND e.day < p.valid_to,
+    if(p.model != '' AND e.priced_on < p.valid_to,
        telemetry_price(p.price, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_creation_tokens, e.written_for_1h,
                        e.service_tier, e.inference_geo, e.web_searches),
        NULL) AS computed_usd
-FROM
-(
-    SELECT
-        r.*,
-        t.service_tier AS service_tier,
-        t.inference_geo AS inference_geo,
-        t.web_searches AS web_searches,
-        if(r.cache_creation_5m_tokens + r.cache_creation_1h_tokens < r.cache_creation_tokens AND t.cache_creation_tokens = r.cache_creation_tokens,
-           t.cache_creation_1h_tokens, r.cache_creation_1h_tokens) AS written_for_1h,
-        toDate(r.timestamp) AS day,
-        toString(telemetry_price_model(r.model)) AS price_model,
-        telemetry_price_tier(long_prompts, price_model, if(t.speed = 'fast', t.speed, toString(r.speed)),
-                             r.input_tokens + r.cache_read_tokens + r.cache_creation_tokens) AS price_tier
-    FROM (SELECT * FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request') AS r
-    LEFT ANY JOIN (SELECT * FROM telemetry.transcript_requests WHERE attempts = 1 AND request_id != '') AS t
-    ON r.request_id = t.request_id
-) AS e
+FROM telemetry.billed_requests AS e
 ASOF LEFT JOIN telemetry.prices AS p
-ON e.price_model = p.model AND e.price_tier = p.tier AND e.day >= p.valid_from;
+ON toString(e.price_model) = p.model AND toString(e.price_tier) = p.tier AND e.priced_on >= p.valid_from;

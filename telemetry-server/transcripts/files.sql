@@ -8,17 +8,32 @@ SELECT
     k.modified_ns AS modified_ns,
     k.session_id AS session_id,
     k.agent_id AS agent_id,
-    uniqExactIf(if(l.message_id = '', l.request_id, l.message_id), l.kind = 'answer') AS requests,
-    uniqExactIf(l.prompt_id, l.kind = 'prompt' AND l.prompt_id != '') AS prompts,
-    countIf(l.kind = 'compaction') AS compactions,
-    countIf(l.kind = 'clear') > 0 AND minIf(l.at, l.kind = 'clear') <= minIf(l.at, l.kind IN ('prompt', 'clear')) + INTERVAL 1 SECOND AS cleared,
-    anyIf(l.directory, l.kind = 'answer') AS directory,
-    if(countIf(l.kind = 'queue') > 0, minIf(l.at, l.kind = 'queue'), minIf(l.at, toUnixTimestamp64Nano(l.at) > 0)) AS started_at,
-    max(l.at) AS ended_at,
-    countIf(l.kind = 'cut') AS cut_lines,
-    countIf(l.kind = 'unreadable') AS unreadable_lines,
+    l.requests AS requests,
+    l.prompts AS prompts,
+    l.compactions AS compactions,
+    l.cleared AS cleared,
+    l.directory AS directory,
+    l.started_at AS started_at,
+    l.ended_at AS ended_at,
+    l.cut_lines AS cut_lines,
+    l.unreadable_lines AS unreadable_lines,
     k.long_lines AS long_lines,
     k.problem AS problem
 FROM known AS k
-LEFT JOIN lines AS l ON k.file = l.file
-GROUP BY k.file, k.file_id, k.machine, k.folder_id, k.reader, k.size, k.modified_ns, k.session_id, k.agent_id, k.long_lines, k.problem
+LEFT JOIN
+(
+    SELECT
+        file,
+        uniqExactIf(cityHash64(if(message_id = '', request_id, message_id)), kind = 'answer') AS requests,
+        uniqExactIf(prompt_id, kind = 'prompt' AND prompt_id != '') AS prompts,
+        countIf(kind = 'compaction') AS compactions,
+        countIf(kind = 'clear') > 0 AND minIf(at, kind = 'clear') <= minIf(at, kind IN ('prompt', 'clear')) + INTERVAL 1 SECOND AS cleared,
+        toString(anyIf(directory, kind = 'answer')) AS directory,
+        if(countIf(kind = 'queue') > 0, minIf(at, kind = 'queue'), minIf(at, toUnixTimestamp64Nano(at) > 0)) AS started_at,
+        max(at) AS ended_at,
+        countIf(kind = 'cut') AS cut_lines,
+        countIf(kind = 'unreadable') AS unreadable_lines
+    FROM lines
+    GROUP BY file
+) AS l
+ON k.file = l.file

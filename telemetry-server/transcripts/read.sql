@@ -1,14 +1,20 @@
 -- What the lines of transcripts say that matter, in memory: identifiers, numbers and names, no content.
 --
---   {lines}   the files: file('/proc/self/fd/{7,8,9}', 'LineAsString', 'line String'), by their descriptors, so that no path is told
+--   {lines}   the files, one behind the other: a pipe, by its descriptor, so that no path is told
+--   {mark}    begins a line that no file has: before the first line of each, with its number
 --
 -- A line is JSON and can have megabytes, so it is parsed only where a look at its text says that it matters. Claude Code writes what
 -- kind a line is near its start; only a request's usage stands behind its content. Texts that quote such words only cost time: what
 -- a line is, its own `type` decides.
 --
 -- tupleElement(j, 'x') and not j.x: the engine makes j.x a getSubcolumn, which copies the whole tuple for each of its elements.
-CREATE OR REPLACE TEMPORARY TABLE lines ENGINE = Memory AS
+-- One thread reads, so that lines keep their order, and with it their file.
+CREATE TEMPORARY TABLE lines ENGINE = Memory AS
+SELECT max(opened) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS file, * EXCEPT (opened)
+FROM
+(
 WITH
+    startsWith(line, '{mark}') AS marked,
     left(line, 400) AS head,
     startsWith(line, '{') AND endsWith(line, '}') AS whole,
     position(line, '"usage"') > 0 AS used,
@@ -27,9 +33,10 @@ WITH
     tupleElement(message, 'model') AS said_model
 SELECT
     rowNumberInAllBlocks() AS number,
-    toUInt32(CAST(_file, 'String')) AS file,
+    if(marked, toUInt32OrZero(substring(line, length('{mark}') + 1)), 0) AS opened,
     parseDateTime64BestEffortOrZero(tupleElement(j, 'timestamp'), 9, 'UTC') AS at,
     CAST(multiIf(
+        marked, 'file',
         type = '', if(startsWith(line, '{') AND NOT whole, 'cut', 'unreadable'),
         -- one that has no usage, or that no model made, was not billed
         type = 'assistant' AND used AND said_model NOT IN ('', '<synthetic>') AND (message_id != '' OR request_id != ''), 'answer',
@@ -37,7 +44,7 @@ SELECT
         type = 'user', 'prompt',
         type = 'system' AND tupleElement(j, 'subtype') = 'compact_boundary', 'compaction',
         type = 'queue-operation', 'queue',
-        ''), 'Enum8(\'\', \'answer\', \'prompt\', \'clear\', \'compaction\', \'queue\', \'cut\', \'unreadable\')') AS kind,
+        ''), 'Enum8(\'\', \'file\', \'answer\', \'prompt\', \'clear\', \'compaction\', \'queue\', \'cut\', \'unreadable\')') AS kind,
     tupleElement(message, 'id') AS message_id,
     tupleElement(j, 'requestId') AS request_id,
     tupleElement(j, 'uuid') AS uuid,
@@ -59,9 +66,10 @@ SELECT
     toLowCardinality(tupleElement(j, 'entrypoint')) AS entrypoint,
     toLowCardinality(tupleElement(j, 'gitBranch')) AS branch,
     toLowCardinality(tupleElement(j, 'cwd')) AS directory
-FROM {lines}
+FROM file('{lines}', 'LineAsString', 'line String')
 WHERE NOT whole OR used OR startsWith(line, '{"type":"queue-operation"')
     OR multiSearchAny(head, ['"promptId":"', '"compact_boundary"', '<command-name>/clear</command-name>'])
         AND NOT multiSearchAny(head, ['"tool_result"', '"attachment"'])
-SETTINGS max_threads = 2, input_format_parallel_parsing = 0, storage_file_read_method = 'pread', max_block_size = 4096,
+)
+SETTINGS max_threads = 1, input_format_parallel_parsing = 0, storage_file_read_method = 'read', max_block_size = 4096,
     input_format_max_block_size_bytes = 8000000, optimize_functions_to_subcolumns = 0

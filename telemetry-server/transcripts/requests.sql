@@ -4,18 +4,24 @@
 -- A response is written in several lines with the same usage, of which the first ones may hold a placeholder: the line with the most
 -- output counts as a whole, of equal ones the last. usage.iterations has the attempts that were billed, where it has several.
 WITH
-    -- some versions leave the request's id out, some only in some lines
-    unnamed AS (SELECT file, message_id FROM lines WHERE kind = 'answer' AND message_id != '' AND request_id = ''),
-    named AS
+    -- some versions leave the request's id out, some only in some lines: message -> the id that another line has
     (
-        SELECT file, message_id, max(request_id) AS known_as FROM lines
-        WHERE kind = 'answer' AND (file, message_id) IN (SELECT file, message_id FROM unnamed)
-        GROUP BY file, message_id
-    ),
+        SELECT (groupArray(message), groupArray(known_as))
+        FROM
+        (
+            SELECT cityHash64(file, message_id) AS message, max(request_id) AS known_as
+            FROM lines
+            WHERE kind = 'answer'
+              AND message IN (SELECT cityHash64(file, message_id) FROM lines WHERE kind = 'answer' AND message_id != '' AND request_id = '')
+            GROUP BY message
+            HAVING known_as != ''
+        )
+    ) AS named,
     requests AS
     (
         SELECT
-            l.file AS file, l.message_id AS message_id, if(l.request_id = '', n.known_as, l.request_id) AS request_id,
+            l.file AS file, l.message_id AS message_id,
+            if(l.request_id = '' AND notEmpty(named.1), transform(cityHash64(l.file, l.message_id), named.1, named.2, ''), l.request_id) AS request_id,
             -- one number, for tuples are slow to compare
             argMax(l.number, bitShiftLeft(toUInt128(l.output_tokens), 64) + toUInt64(toUnixTimestamp64Nano(l.at))) AS best,
             min(l.at) AS first_at,
@@ -24,18 +30,14 @@ WITH
             min(l.beside) AS beside,
             argMin(l.agent_id, l.beside) AS agent
         FROM lines AS l
-        LEFT JOIN named AS n ON l.file = n.file AND l.message_id = n.message_id
         WHERE l.kind = 'answer'
         GROUP BY file, message_id, request_id
     ),
     files AS
     (
-        SELECT
-            k.file AS file, any(k.file_id) AS file_id, any(k.session_id) AS session_id, any(k.agent_id) AS agent_id,
-            minIf(l.at, l.kind = 'queue') AS queued_at, max(l.at) AS last_at
-        FROM lines AS l
+        SELECT k.file AS file, k.file_id AS file_id, k.session_id AS session_id, k.agent_id AS agent_id, queued_at, last_at
+        FROM (SELECT file, minIf(at, kind = 'queue') AS queued_at, max(at) AS last_at FROM lines GROUP BY file) AS l
         INNER JOIN known AS k ON l.file = k.file
-        GROUP BY k.file
     )
 SELECT
     f.file_id AS file_id,
@@ -86,4 +88,6 @@ INNER JOIN files AS f ON r.file = f.file
 ASOF LEFT JOIN (SELECT file, at, prompt_id FROM lines WHERE kind IN ('prompt', 'clear') AND prompt_id != '') AS prompts
 ON r.file = prompts.file AND r.first_at >= prompts.at
 ARRAY JOIN billed AS b, arrayEnumerate(billed) AS place
-SETTINGS max_threads = 2
+SETTINGS max_threads = 1,
+    -- joins as they are written: the engine would hold the wide side in memory, or read the lines once more
+    enable_join_runtime_filters = 0, query_plan_join_swap_table = 'false', query_plan_optimize_join_order_limit = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -176,23 +177,69 @@ def test_what_is_no_transcript_is_left_alone(running, configuration, session):
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=12),
-    st.integers(1, 40), st.integers(1, 40),
+    st.lists(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=12), min_size=1, max_size=4),
+    st.integers(1, 40), st.integers(1, 40), st.booleans(),
 )  # fmt: skip
-def test_exactly_the_long_lines_are_left_out(tmp_path, texts, longest, piece):
-    """Whatever the lines and wherever the pieces begin. A line is long that is longer than `longest`, its newline not counted."""
-    piece = min(piece, longest)
-    made = [bytes([97 + number % 26]) * length for number, (length, _) in enumerate(texts)]
-    data = b"\n".join(made) + (b"\n" if texts and texts[-1][1] else b"")
-    path = tmp_path / "x"
-    path.write_bytes(data)
+def test_exactly_the_long_lines_are_left_out(tmp_path, files_lines, longest, piece, spliced):
+    """Whatever the lines and wherever the pieces begin. A line is long that is longer than `longest`, its newline not counted. Each file
+    stands behind its mark, also where the one before it has no last newline."""
+    named, expected, long_lines = [], [], {}
+    for number, texts in enumerate(files_lines, 1):
+        made = [bytes([97 + nth % 26]) * length for nth, (length, _) in enumerate(texts)]
+        data = b"\n".join(made) + (b"\n" if texts and texts[-1][1] else b"")
+        path = tmp_path / str(number)
+        path.write_bytes(data)
+        named.append((number, str(path)))
+        split = data.split(b"\n")
+        expected += [b"mark %d" % number, *(each for each in split[: len(split) - (not split[-1])] if len(each) <= longest)]
+        if left_out := [each for each in split if len(each) > longest]:
+            long_lines[number] = len(left_out)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lines, "_PIECE", piece)
-        with lines.opened(str(path), longest) as opened, open(opened.descriptor, "rb", closefd=False) as stream:
-            passed = stream.read()
-    kept = [each for each in data.split(b"\n") if len(each) <= longest]
-    assert passed.split(b"\n") == kept or passed.rstrip(b"\n").split(b"\n") == b"\n".join(kept).rstrip(b"\n").split(b"\n")
-    assert opened.long_lines == len([each for each in data.split(b"\n") if len(each) > longest])
+        patched.setattr(lines, "_PIECE", min(piece, longest))
+        if not spliced:
+            patched.delattr(os, "splice", raising=False)
+        with lines.stream(named, "mark ", longest) as stream, open(stream.path, "rb") as reader:
+            passed = reader.read()
+    assert passed.splitlines() == expected
+    assert (stream.long_lines, stream.closed, stream.broken) == (long_lines, {}, {})
+
+
+def test_a_file_that_breaks_while_it_is_read_costs_its_companions_nothing(running, configuration, session, monkeypatch):
+    """A disk's error in the middle: the file is named, and nothing that it said before is kept."""
+    names = [identifier(session, str(number)) for number in range(5)]
+    paths = [configuration.session(of, [answer(of, str(nth), START + nth, FULL) for nth in range(20)]) for of in names]
+    broken = os.stat(paths[2]).st_ino
+    splice = os.splice
+
+    def failing(file, *args, offset_src=0):
+        if os.fstat(file).st_ino == broken and offset_src:
+            raise OSError(errno.EIO, "Input/output error")
+        return splice(file, args[0], 3000, offset_src=offset_src)
+
+    monkeypatch.setattr(os, "splice", failing)
+    read = configuration.bring(running.client)
+    assert read.problems == [(os.path.realpath(paths[2]), "can't be read: Input/output error")]
+    assert outputs(running, names[2]) == []
+    assert outputs(running, *names[:2], *names[3:]) == [300] * 80
+    monkeypatch.undo()
+    with paths[2].open("ab") as out:
+        out.write(b"\n")
+    assert configuration.bring(running.client).problems == []
+    assert outputs(running, names[2]) == [300] * 20
+
+
+def test_each_line_keeps_its_file(running, configuration, session, monkeypatch):
+    """Also where a stream has hundreds of files, and several are read at once: lines have no session's name of their own here."""
+    monkeypatch.setattr("sp_telemetry.transcripts.reading.BATCH_BYTES", 100_000)
+    names = [identifier(session, str(number)) for number in range(700)]
+    for number, of in enumerate(names):
+        made = [answer(of, f"{number}.{nth}", START + nth, Usage(input=4, output=number * 10 + nth + 1)) for nth in range(number % 7)]
+        configuration.session(of, [{key: value for key, value in each.items() if key != "sessionId"} for each in made])
+    assert configuration.bring(running.client).problems == []
+    sql = """SELECT session_id, arraySort(groupArray(output_tokens)) FROM telemetry.transcript_requests
+        WHERE has({sessions:Array(String)}, session_id) GROUP BY session_id"""
+    found = {row[0]: row[1] for row in running.query(sql, sessions="[" + ",".join(f"'{each}'" for each in names) + "]")}
+    assert found == {of: [number * 10 + nth + 1 for nth in range(number % 7)] for number, of in enumerate(names) if number % 7}
 
 
 def _audit(running: Server, configuration: Configuration) -> tuple[dict, int]:

@@ -226,12 +226,10 @@ class Engine:
 
 
 @contextlib.contextmanager
-def scratch(memory_mib: int, threads: int) -> Iterator[Handle]:
-    """An engine with no store, in memory, for a process that only wants to compute. A process has one engine: not beside an `Engine`."""
+def scratch() -> Iterator[Engine]:
+    """An engine with no store, in memory, for a process that only wants to compute. A process has one engine: not beside another."""
     engine = Engine(IN_MEMORY)
     try:
-        with engine.handle() as handle:
-            handle.run(f"SET max_memory_usage = {memory_mib << 20}, max_threads = {threads}")
-            yield handle
+        yield engine
     finally:
         engine.close()

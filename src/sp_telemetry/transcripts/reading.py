@@ -1,29 +1,31 @@
 """Brings what transcripts say into the store: the engine reads the files, the ClickHouse interface takes what it found.
 
-Python decides which files, opens them and hands the engine their descriptors; so the engine never sees a path, and what is read
-is what was looked at, whatever happens to its name. The statements are in telemetry-server/transcripts/.
+Python decides which files, opens them and feeds the engine what is in them (lines.py); so the engine never sees a path, and what is
+read is what was looked at, whatever happens to its name. The statements are in telemetry-server/transcripts/.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store.client import Client
-from sp_telemetry.store.engine import Handle, scratch
+from sp_telemetry.store.engine import Engine, Handle, scratch
 from sp_telemetry.store.schema import shipped
 from sp_telemetry.transcripts import lines
 from sp_telemetry.transcripts.files import Found, Transcript, machine
 from sp_telemetry.transcripts.lines import LONGEST
 
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
-MEMORY_MIB, THREADS = 300, 2
-BATCH_BYTES, BATCH_FILES = 120 << 20, 300
+READERS = 2  # batches that are read at once, each by one thread of the engine and one that feeds it
+MEMORY_MIB = 300  # at most, for each
+BATCH_BYTES, BATCH_FILES = 120 << 20, 10_000
 SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, long_lines UInt64, problem String) ENGINE = Memory"""
@@ -64,18 +66,22 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
 
 
 def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read, progress: Callable[[int, int], None]) -> None:
-    with scratch(MEMORY_MIB, THREADS) as handle, ThreadPoolExecutor(1) as sender:
-        handle.run(_KNOWN)
+    with scratch() as engine, ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as sender:
+        batches = _batches(stale)
+        reading = deque((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, READERS))
         sent: Future[None] | None = None
-        waiting: list[tuple[bytes, bytes]] = []
+        waiting: list[Findings] = []
         so_far = 0
-        for batch in _batches(stale):
-            waiting += _read(handle, batch, machine, done.problems)
+        while reading:
+            batch, read = reading.popleft()
+            waiting += read.result()
+            reading.extend((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, 1))
             so_far += sum(file.size for file in batch)
-            if sum(len(requests) for requests, _ in waiting) > SEND_BYTES or so_far == done.size:
+            if sum(len(each.requests) for each in waiting) > SEND_BYTES or not reading:
                 if sent:
                     sent.result()  # one on its way while the next is read
-                sent = sender.submit(_send, client, b"".join(rows[0] for rows in waiting), b"".join(rows[1] for rows in waiting))
+                sent = sender.submit(_send, client, b"".join(each.requests for each in waiting), b"".join(each.files for each in waiting))
+                done.problems += [problem for each in waiting for problem in each.problems]
                 waiting = []
             progress(so_far, done.size)
         if sent:
@@ -123,60 +129,62 @@ def _batches(files: list[Transcript]) -> Iterator[list[Transcript]]:
     yield batch
 
 
-def _read(handle: Handle, batch: list[Transcript], machine: str, problems: list[tuple[str, str]]) -> Iterator[tuple[bytes, bytes]]:
-    """(requests, files) in Native. What fails as a batch is read in halves, so that one file costs its companions nothing."""
-    try:
-        yield _read_at_once(handle, batch, machine, problems)
-    except QueryFailed as error:
-        if len(batch) == 1:
-            why = "takes too much memory" if error.code == 241 else f"was refused by the engine (code {error.code})"
-            problems.append((batch[0].path, why))
-            yield _read_at_once(handle, batch, machine, problems)
-        else:
-            yield from _read(handle, batch[: len(batch) // 2], machine, problems)
-            yield from _read(handle, batch[len(batch) // 2 :], machine, problems)
+@dataclass
+class Findings:
+    """Rows for telemetry.read_requests and telemetry.read_files in Native; files that could not be read, and why."""
+
+    requests: bytes
+    files: bytes
+    problems: list[tuple[str, str]]
 
 
-def _read_at_once(handle: Handle, batch: list[Transcript], machine: str, problems: list[tuple[str, str]]) -> tuple[bytes, bytes]:
-    """Of files that `problems` names only the names go to the store."""
-    with ExitStack() as stack:
-        failed = dict(problems)
-        opened: dict[int, lines.Opened] = {}
-        for number, file in enumerate(batch):
-            if file.path in failed:
-                continue
-            try:
-                opened[number] = stack.enter_context(lines.opened(file.path))
-            except OSError as error:
-                failed[file.path] = f"can't be opened: {error.strerror}"
-                problems.append((file.path, failed[file.path]))
-        for statement in shipped("transcripts/read.sql"):
-            handle.run(statement.replace("{lines}", _lines(opened.values())))
-        known = [
-            {
-                "file": opened[number].descriptor if number in opened else 0,
-                "file_id": file.file_id,
-                "machine": machine,
-                "folder_id": file.folder_id,
-                "reader": READER,
-                "size": file.size,
-                "modified_ns": file.modified_ns,
-                "session_id": file.session_id,
-                "agent_id": file.agent_id,
-                "long_lines": opened[number].long_lines if number in opened else 0,
-                "problem": failed.get(file.path, ""),
-            }
-            for number, file in enumerate(batch)
-        ]
-    handle.run("TRUNCATE TABLE known")
+def _read_batch(engine: Engine, batch: list[Transcript], machine: str) -> list[Findings]:
+    """What fails as a batch is read in halves, so that one file costs its companions nothing."""
+    with engine.handle() as handle:  # its temporary tables go with it
+        handle.run(f"SET max_memory_usage = {MEMORY_MIB << 20}, max_threads = 1")
+        handle.run(_KNOWN)
+        try:
+            return [_read(handle, batch, machine, {})]
+        except QueryFailed as error:
+            if len(batch) == 1:
+                why = "takes too much memory" if error.code == 241 else f"was refused by the engine (code {error.code})"
+                return [_read(handle, batch, machine, {1: why})]
+    half = len(batch) // 2
+    return _read_batch(engine, batch[:half], machine) + _read_batch(engine, batch[half:], machine)
+
+
+def _read(handle: Handle, batch: list[Transcript], machine: str, failed: dict[int, str]) -> Findings:
+    """`failed`: of which, counted from 1, only the names go to the store, and why."""
+    while True:
+        handle.run("DROP TABLE IF EXISTS lines")
+        mark = f"sp-telemetry {secrets.token_hex(16)} "
+        wanted = [(number, file.path) for number, file in enumerate(batch, 1) if number not in failed]
+        with lines.stream(wanted, mark) as stream:
+            for statement in shipped("transcripts/read.sql"):
+                handle.run(statement.replace("{lines}", stream.path).replace("{mark}", mark))
+        failed |= stream.closed
+        if not stream.broken:
+            break
+        failed |= stream.broken  # what came of it before it broke is not kept
+    known = [
+        {
+            "file": number,
+            "file_id": file.file_id,
+            "machine": machine,
+            "folder_id": file.folder_id,
+            "reader": READER,
+            "size": file.size,
+            "modified_ns": file.modified_ns,
+            "session_id": file.session_id,
+            "agent_id": file.agent_id,
+            "long_lines": stream.long_lines.get(number, 0),
+            "problem": failed.get(number, ""),
+        }
+        for number, file in enumerate(batch, 1)
+    ]
     handle.insert("INSERT INTO known", "JSONEachRow", [json.dumps(known).encode()])
-    return handle.query(shipped("transcripts/requests.sql")[0], "Native"), handle.query(shipped("transcripts/files.sql")[0], "Native")
-
-
-def _lines(opened: Iterable[lines.Opened]) -> str:
-    """What to select `_file` and `line` from. The engine takes files together, but not pipes: those it wants by name."""
-    together = [str(each.descriptor) for each in opened if not each.is_pipe]
-    paths = ["/proc/self/fd/{" + ",".join(together) + "}"] if together else []
-    paths += [f"/proc/self/fd/{each.descriptor}" for each in opened if each.is_pipe]
-    tables = [f"file('{path}', 'LineAsString', 'line String')" for path in paths or [os.devnull]]
-    return tables[0] if len(tables) == 1 else "(" + " UNION ALL ".join(f"SELECT _file, line FROM {table}" for table in tables) + ")"
+    return Findings(
+        handle.query(shipped("transcripts/requests.sql")[0], "Native"),
+        handle.query(shipped("transcripts/files.sql")[0], "Native"),
+        [(batch[number - 1].path, why) for number, why in sorted(failed.items())],
+    )

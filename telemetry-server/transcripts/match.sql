@@ -6,6 +6,8 @@
 --
 -- A pair has the same request id (of several with one id, and there should be none, the first goes with the first). Where one of the two
 -- has none (some providers give none), likeness decides (views/50_backfill.sql), within a minute.
+--
+-- What stands between `if` and `end` is left out where special.sql says that there is none: the engine would plan it, for half a second.
 INSERT INTO telemetry.audit_findings
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
@@ -13,7 +15,6 @@ WITH
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
     -- requests that were billed for several attempts, by their messages: only these have to be added up
     several AS (SELECT message_id FROM telemetry.transcript_copies WHERE attempts > 1),
-    (SELECT count() > 0 FROM several) AS any_several, -- a constant, so that where there is none the engine leaves that part out
     transcript AS
     (
         SELECT
@@ -21,7 +22,9 @@ WITH
             prompt_id, agent_id, message_uuid, if(stop_reason = '', 'unfinished', '') AS mark,
             (input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens) AS tokens, computed_usd AS usd
         FROM telemetry.transcript_costs
-        WHERE timestamp >= since - INTERVAL 1 HOUR AND timestamp < until + INTERVAL 1 HOUR AND message_id NOT IN (SELECT message_id FROM several)
+        WHERE timestamp >= since - INTERVAL 1 HOUR AND timestamp < until + INTERVAL 1 HOUR
+        /* if several */
+          AND message_id NOT IN (SELECT message_id FROM several)
         UNION ALL
         SELECT
             sipHash64(t.message_id, t.request_id), t.request_id, t.message_id, argMax(t.session_id, attempt), argMax(t.timestamp, attempt),
@@ -30,9 +33,10 @@ WITH
             (sum(t.input_tokens), sum(t.output_tokens), sum(t.cache_read_tokens), sum(t.cache_creation_tokens)),
             if(countIf(isNull(t.computed_usd)) = 0, sum(assumeNotNull(t.computed_usd)), NULL)
         FROM telemetry.transcript_costs AS t
-        WHERE t.timestamp >= since - INTERVAL 1 HOUR AND t.timestamp < until + INTERVAL 1 HOUR AND any_several
+        WHERE t.timestamp >= since - INTERVAL 1 HOUR AND t.timestamp < until + INTERVAL 1 HOUR
           AND message_id IN (SELECT message_id FROM several)
         GROUP BY message_id, request_id
+        /* end */
     ),
     events AS
     (
@@ -46,6 +50,9 @@ WITH
     -- what is not simply paired under its request id: id -> the key under which it is
     transcript_keys AS
     (
+        SELECT toUInt64(0) AS id, toUInt64(0) AS key WHERE false
+        /* if pairs */
+        UNION ALL
         SELECT each.2 AS id, sipHash64(request_id, toUInt64(nth - 1)) AS key
         FROM
         (
@@ -68,6 +75,7 @@ WITH
             if(event_request_id = '', sipHash64(toString(session_id), event_at, event_id), sipHash64(event_request_id, toUInt64(0)))
         FROM telemetry.alike_requests
         WHERE apart_ns < 60000000000
+        /* end */
     ),
     event_keys AS
     (

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from sp_telemetry.transcripts import audit
 from tests.server import Server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
 from tests.transcripts import Configuration, identifier
@@ -123,19 +122,20 @@ def test_what_was_filled_in_is_said_under_reports(running, configuration, of):
     assert _report(running, configuration, "cost", "--session", of)["coverage"]["filled_requests"] == 1
 
 
-def test_sessions_that_go_on_from_one_another_are_one_piece_of_work(running, configuration, of):
-    """Counted once, under the first one's id, with the link shown; turns, cost, time active and what ended it."""
+@pytest.mark.parametrize("command", ["audit", "backfill"])
+def test_sessions_that_go_on_from_one_another_are_one_piece_of_work(running, configuration, of, command):
+    """Counted once, under the first one's id, with the link shown; turns, cost, time active and what ended it. Whatever read them: backfill
+    runs by itself, an audit when somebody asks for one."""
     fork = identifier(of, "fork")
     first, second = made(of, NOW - 5 * DAY, 3), made(fork, NOW - 5 * DAY + 3600, 2)
     lines = first.transcript()
     queued = {"type": "queue-operation", "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(NOW - 5 * DAY + 3599))}
     configuration.session(of, lines)
     configuration.session(fork, [queued, *(line | {"sessionId": fork} for line in lines), *second.transcript()])
-    configuration.bring(running.client)
-    audit.link(running.client)
     asked = {"name": "user_prompt", "time_ns": int(NOW - 5 * DAY - 1) * 10**9, "session.id": of, "event.sequence": 9}
     failed = {"name": "api_error", "time_ns": int(NOW - 5 * DAY + 3800) * 10**9, "session.id": fork, "event.sequence": 9}
     store(running, [*first.events(), *second.events(), asked, failed])
+    assert _command(running, configuration, command).returncode in (0, 1)
     told = _report(running, configuration, "sessions", "--session", of)
     [row] = told["rows"]
     assert (row["session"], row["sessions"], row["requests"], row["prompts"], row["cost_usd"]) == (of, 2, 5, 1, 5)

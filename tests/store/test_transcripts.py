@@ -263,7 +263,7 @@ def test_an_identifier_that_is_none_of_claude_codes_is_hashed_as_in_events(runni
 
 def test_sessions_that_go_on_in_another_are_linked_to_the_first(running, configuration, session):
     """As 2.1.330 writes them: a fork copies the history, /clear begins a file of its own in the same folder."""
-    from sp_telemetry.transcripts import audit
+    from sp_telemetry.transcripts import links
 
     fork, again, cleared, other = (identifier(session, name) for name in ("fork", "fork of the fork", "cleared", "other folder"))
     folder = f"-home-ada-{session[:8]}"
@@ -287,10 +287,10 @@ def test_sessions_that_go_on_in_another_are_linked_to_the_first(running, configu
     configuration.session(cleared, [*clear(cleared, START + 300), *went_on], folder)
     configuration.session(other, [*clear(other, START + 400), answer(other, f"{unique}e5", START + 411, FULL)], folder + "-elsewhere")
     configuration.bring(running.client)
-    audit.link(running.client)
-    links = """SELECT session_id, kind, follows, work_id FROM telemetry.session_links FINAL
+    links.link(running.client)
+    found = """SELECT session_id, kind, follows, work_id FROM telemetry.session_links FINAL
         WHERE work_id = {session:String} ORDER BY kind, session_id"""
-    assert running.query(links, session=session) == sorted([
+    assert running.query(found, session=session) == sorted([
         [fork, "forked", session, session],
         [again, "forked", fork, session],
         [cleared, "cleared", again, session],

@@ -76,8 +76,6 @@ def perform(args: argparse.Namespace) -> Audit:
     found = files.find(os.environ, secret)
     with _Progress("reading transcripts") as progress:
         read = reading.bring(client, found, secret, progress.show)
-    if read.changed:
-        audit.link(client)
     done = audit.audit(
         client, found, read,
         start=_utc(begin), end=_utc(end) if end else "", tz=where.key, session=args.session or "", loses=loses_events, grace_s=args.grace,

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, machine_zone, zone_named
     from sp_telemetry.store.client import connect
-    from sp_telemetry.transcripts import backfill, files, reading
+    from sp_telemetry.transcripts import backfill, files, links, reading
 
     if args.quiet:
         os.nice(10)
@@ -66,11 +66,12 @@ def run(args: argparse.Namespace) -> int:
         removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
     secret = home.secret("transcripts")
-    reading.bring(client, files.find(os.environ, secret), secret)
+    read = reading.bring(client, files.find(os.environ, secret), secret)
     machine = files.machine(secret)
-    if args.dry_run:
-        return _tell(args, backfill.missing(client, machine, since), "would be filled in from transcripts", "Nothing is missing.")
-    done = backfill.fill(client, machine, since, settings.person, kept)
+    with links.linking(client, read):
+        if args.dry_run:
+            return _tell(args, backfill.missing(client, machine, since), "would be filled in from transcripts", "Nothing is missing.")
+        done = backfill.fill(client, machine, since, settings.person, kept)
     return _tell(args, done, "filled in from transcripts", "Nothing was missing.")
 
 

@@ -6,6 +6,7 @@ The statements are telemetry-server/transcripts/match.sql (what goes with what) 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,9 +16,10 @@ from typing import Any
 
 from sp_telemetry import resources
 from sp_telemetry.store.client import Client, Statements
-from sp_telemetry.store.schema import run_file
+from sp_telemetry.store.schema import run_file, shipped
 from sp_telemetry.transcripts import GRACE_S
 from sp_telemetry.transcripts.files import Found
+from sp_telemetry.transcripts.links import linking
 from sp_telemetry.transcripts.reading import Read
 
 DETAILS = 1000
@@ -169,7 +171,8 @@ def audit(
     """
     asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
-    at = _matched(runner, asked)
+    with linking(client, read):
+        at = _matched(runner, asked)
 
     def explained() -> list[dict[str, Any]]:
         versions = runner.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies", "TabSeparatedRaw").decode()
@@ -205,14 +208,19 @@ def _matched(runner: Statements, asked: Mapping[str, str]) -> str:
     if at := run_file(runner, "transcripts/audited.sql", **known).decode().strip():
         return at
     at = f"{time.time_ns() / 1e9:.6f}"
-    run_file(runner, "transcripts/match.sql", **asked, audited_at=at)
+    runner.query(_match(runner), "TabSeparated", {**asked, "audited_at": at})
     run_file(runner, "transcripts/remember.sql", **known, audited_at=at)
     return at
 
 
-def link(client: Client) -> None:
-    """Find anew which session goes on with which (session_links)."""
-    run_file(Statements(client), "transcripts/links.sql")
+def _match(runner: Statements) -> str:
+    """transcripts/match.sql without the parts that nothing is special enough for."""
+    [statement] = shipped("transcripts/match.sql")
+    there = run_file(runner, "transcripts/special.sql").decode().split()
+    for part, is_there in zip(("several", "pairs"), there, strict=True):
+        if is_there == "0":
+            statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
+    return statement
 
 
 def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:

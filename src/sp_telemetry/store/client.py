@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
@@ -75,8 +75,8 @@ class Client:
         """The whole answer to one statement with `{name:Type}` parameters. Raises ServerUnreachable, QueryFailed."""
         return Answer.read(b"".join(self.stream(sql, "JSONCompact", parameters)))
 
-    def insert(self, table: str, format: str, data: bytes) -> None:
-        """Write `data`, rows in `format`, to a table of the database. Takes a user who may write."""
+    def insert(self, table: str, format: str, *data: bytes) -> None:
+        """Write `data`, rows in `format`, to a table of the database; pieces go one behind the other. Takes a user who may write."""
         for _ in self.stream(f"INSERT INTO {table} FORMAT {format}", "Null", data=data):
             pass
 
@@ -85,7 +85,7 @@ class Client:
         sql: str,
         format: str,
         parameters: Mapping[str, Any] | None = None,
-        data: bytes = b"",
+        data: Sequence[bytes] = (),
         settings: Mapping[str, str] | None = None,
     ) -> Iterator[bytes]:
         """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`. `data` is what an INSERT brings."""
@@ -94,7 +94,9 @@ class Client:
         connection = self._connection()
         try:
             try:
-                connection.request("POST", f"{self._path}?{urlencode(asked)}", sql.encode() + b"\n" + data, self._headers())
+                body = [sql.encode() + b"\n", *data]
+                length = {"Content-Length": str(sum(map(len, body)))}
+                connection.request("POST", f"{self._path}?{urlencode(asked)}", body, self._headers() | length)
                 answer = connection.getresponse()
             except TimeoutError:
                 raise QueryFailed(f"No answer from {self.address} within {self._timeout_s:.0f} s.", _narrow("time"), 159) from None

@@ -25,7 +25,7 @@ from sp_telemetry.transcripts.lines import LONGEST
 READER = 1  # raise it when the statements find something else in the same file: then all are read anew
 READERS = 2  # batches that are read at once, each by one thread of the engine and one that feeds it
 MEMORY_MIB = 300  # at most, for each
-BATCH_BYTES, BATCH_FILES = 120 << 20, 10_000
+BATCH_BYTES, BATCH_FILES = 80 << 20, 5_000
 SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, long_lines UInt64, problem String) ENGINE = Memory"""
@@ -80,7 +80,7 @@ def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read,
             if sum(len(each.requests) for each in waiting) > SEND_BYTES or not reading:
                 if sent:
                     sent.result()  # one on its way while the next is read
-                sent = sender.submit(_send, client, b"".join(each.requests for each in waiting), b"".join(each.files for each in waiting))
+                sent = sender.submit(_send, client, waiting)
                 done.problems += [problem for each in waiting for problem in each.problems]
                 waiting = []
             progress(so_far, done.size)
@@ -110,11 +110,11 @@ def _mark_gone(client: Client, gone: Iterable[str]) -> None:
         pass
 
 
-def _send(client: Client, requests: bytes, files: bytes) -> None:
+def _send(client: Client, findings: list[Findings]) -> None:
     """Requests first: a file that is known has been read."""
-    if requests:
-        client.insert("telemetry.read_requests", "Native", requests)
-    client.insert("telemetry.read_files", "Native", files)
+    if any(each.requests for each in findings):
+        client.insert("telemetry.read_requests", "Native", *(each.requests for each in findings))
+    client.insert("telemetry.read_files", "Native", *(each.files for each in findings))
 
 
 def _batches(files: list[Transcript]) -> Iterator[list[Transcript]]:

@@ -17,6 +17,7 @@ from typing import Any
 from sp_telemetry.home import WRITER, Home
 from sp_telemetry.setup import service
 from sp_telemetry.store.client import Client
+from tests import made_store
 
 PORTS = ("OTLP_HTTP", "OTLP_GRPC", "CLICKHOUSE", "HEALTH", "METRICS")
 SETTINGS = {
@@ -38,6 +39,9 @@ class Server:
         self.running: service.Running | None = None
 
     def up(self) -> Server:
+        self.home.make()
+        if not any(self.home.store.iterdir()):
+            made_store.copy_to(self.home.store)
         self.running, _ = service.up(self.home, self.environ)
         return self
 

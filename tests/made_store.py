@@ -21,15 +21,18 @@ from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import schema
 
 MAKE = """
-import sys
+import secrets, sys
 from pathlib import Path
 from sp_telemetry.privacy import sql
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
+salt = ""
+while len({salt[at : at + 3] for at in range(30)}) < 30:  # nothing that compression would take apart: tests look for it in files
+    salt = secrets.token_hex(16)
 engine = Engine(Path(sys.argv[1]))
 with engine.handle() as handle:
-    schema.migrate(handle, privacy=sql.render(Policy()))
+    schema.migrate(handle, privacy=sql.render(Policy()), salt=salt)
 engine.close()
 """
 
@@ -38,7 +41,7 @@ engine.close()
 def _made() -> Path:
     """The one of this version of the schema, policy and engine, made by whichever test comes first."""
     texts = [file.read_text() for file in sorted(schema.folder().rglob("*.sql"))]
-    of = hashlib.sha256("\0".join([sql.render(Policy()), version("chdb-core"), *texts]).encode()).hexdigest()[:16]
+    of = hashlib.sha256("\0".join([sql.render(Policy()), version("chdb-core"), MAKE, *texts]).encode()).hexdigest()[:16]
     place = Path(tempfile.gettempdir()) / f"sp-telemetry-tests-store-{os.getuid()}-{of}"
     if not place.exists():
         draft = Path(tempfile.mkdtemp(dir=place.parent))

@@ -8,7 +8,7 @@
 --   from      a moment or a day, in tz; empty: 30 days ago, at midnight
 --   to        a moment, or a day, which counts whole; empty: no end
 --   tz        the time zone in which days are cut, such as Europe/Berlin
---   user, session      the whole name; empty: all; of a session also those that go on from it
+--   user, session      the whole name; empty: all; of the first session of a piece of work all of it, of another one that alone
 --   chapter, feature   the whole name, its number ('33', '017'), or (unattributed); empty: all
 --   type      event type: user_prompt, api_request, api_error or tool_result; empty: all
 --   limit     how many groups; 0: all
@@ -24,8 +24,12 @@ WITH
     -- Which session goes on from which, found in transcripts: a fork, what was begun by /clear. By session, they are one piece of work.
     (SELECT (groupArray(session_id), groupArray(work_id), groupArray(toString(kind))) FROM telemetry.session_links FINAL) AS links,
     (
-        SELECT (groupArray(session_id), groupArray(times))
-        FROM (SELECT session_id, sum(compactions) AS times FROM telemetry.transcript_files FINAL GROUP BY session_id HAVING times > 0)
+        SELECT (groupArray(session_id), groupArray(ids))
+        FROM
+        (
+            SELECT session_id, groupUniqArrayArray(compaction_ids) AS ids
+            FROM telemetry.transcript_files FINAL GROUP BY session_id HAVING notEmpty(ids)
+        )
     ) AS compacted,
     -- A row for each session, 64 minutes of its time and what is asked for: the minutes with events are the bits of one number. These are
     -- a hundredth of the events, so that what is dear (names, distinct sessions, minutes in several groups) is done to few rows. Grouped by
@@ -44,7 +48,7 @@ WITH
         SELECT
             any(if(has(by, 'session'), toString(e.session_id), '')) AS session,
             any(cityHash64(e.session_id)) AS session_key,
-            any(stretch_key) AS stretch,
+            any(bitShiftRight(minute, 6)) AS stretch,
             any(if(has(by, 'chapter'), toString(chapter_context), '')) AS chapter,
             any(if(has(by, 'feature'), toString(e.feature), '')) AS feature,
             any(if(has(by, 'user'), toString(user_id), '')) AS user,
@@ -89,15 +93,17 @@ WITH
     ),
     named AS
     (
+        WITH transform(session, links.1, links.2, session) AS work
         SELECT
-            map('session', transform(session, links.1, links.2, session), 'chapter', chapter, 'feature', feature, 'user', user, 'day', toString(day), 'step', step,
-                'branch', branch, 'project', project) AS names,
+            map('session', if({session:String} = '' OR work = {session:String}, work, session), 'chapter', chapter, 'feature', feature, 'user', user,
+                'day', toString(day), 'step', step, 'branch', branch, 'project', project) AS names,
             if(throwIf(length(by) > 3 OR NOT hasAll(mapKeys(names), by), 'by: one to three of session, chapter, feature, user, day, step, branch, project') = 0
                AND names[by[1]] = '', '(unattributed)', names[by[1]]) AS group_1,
             if(length(by) > 1 AND names[by[2]] = '', '(unattributed)', names[by[2]]) AS group_2,
             if(length(by) > 2 AND names[by[3]] = '', '(unattributed)', names[by[3]]) AS group_3,
             transform(session, links.1, links.3, '') AS link,
-            transform(session, compacted.1, compacted.2, 0) AS compactions,
+            transform(session, compacted.1, arrayEnumerate(compacted.1), toUInt32(0)) AS compacted_at,
+            bitXor(if(has(by, 'session'), cityHash64(work), session_key), stretch) AS whose_stretch,
             *
         FROM events
     )
@@ -115,9 +121,9 @@ SELECT
     toTimeZone(min(n.first_at), {tz:String}) AS started_at,
     toTimeZone(max(n.last_at), {tz:String}) AS ended_at,
     dateDiff('millisecond', started_at, ended_at) AS elapsed_ms,
-    -- where one of a session's minutes may be of several groups, it counts in each, and once in the total
-    least(60000 * if(hasAny(by, ['chapter', 'feature', 'user', 'step', 'branch', 'project']),
-                     arraySum(arrayMap(bits -> bitCount(bits), mapValues(groupBitOrMap(map(n.stretch, n.minutes))))),
+    -- where one of a session's minutes may be of several groups, it counts in each, and once in the total; one of several linked sessions once
+    least(60000 * if(hasAny(by, ['chapter', 'feature', 'user', 'step', 'branch', 'project']) OR has(by, 'session') AND notEmpty(links.1),
+                     arraySum(arrayMap(bits -> bitCount(bits), mapValues(groupBitOrMap(map(n.whose_stretch, n.minutes))))),
                      sum(bitCount(n.minutes))), elapsed_ms) AS active_ms,
     multiIf(
         max(n.session) = '' OR row = 'total', '',
@@ -128,7 +134,7 @@ SELECT
     arrayStringConcat(arrayFilter(text -> text != '', [
         if(uniqExactIf(n.session, link = 'forked') AS forks > 0, concat(toString(forks), ' forked'), ''),
         if(uniqExactIf(n.session, link = 'cleared') AS clears > 0, concat(toString(clears), ' cleared'), ''),
-        if(arraySum(tupleElement(groupUniqArrayIf((n.session, n.compactions), n.compactions > 0), 2)) AS times > 0, concat(toString(times), ' compacted'), '')]), ', ') AS joined,
+        if(length(arrayDistinct(arrayFlatten(arrayMap(at -> compacted.2[at], groupUniqArrayIf(n.compacted_at, n.compacted_at > 0))))) AS times > 0, concat(toString(times), ' compacted'), '')]), ', ') AS joined,
     sum(n.unattributed) AS unattributed,
     uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n

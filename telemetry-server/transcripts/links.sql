@@ -2,7 +2,8 @@
 --
 -- A fork (and in older versions every resumed session) is a new session whose file begins with the history of another, under its own
 -- session id: the same requests, so their owner is the session that it follows; of several the one of the last such request.
--- /clear begins a new session, in the same folder, and says not where: it is taken to follow the one that was written last before.
+-- /clear begins a new session, in the same folder, and says not where: it is taken to follow the one that made the last request before.
+-- A link that is not found any more becomes one of the session with itself, of no kind.
 INSERT INTO telemetry.session_links
 WITH RECURSIVE
     forks AS
@@ -22,15 +23,20 @@ WITH RECURSIVE
         WHERE agent_id = '' AND f.started_at > toDateTime64(0, 9, 'UTC')
         GROUP BY session_id
     ),
+    asked AS
+    (
+        SELECT f.machine AS machine, f.folder_id AS folder_id, c.session_id AS session_id, c.timestamp AS timestamp
+        FROM telemetry.transcript_copies AS c FINAL
+        INNER JOIN (SELECT file_id, machine, folder_id FROM telemetry.transcript_files FINAL WHERE agent_id = '') AS f ON c.file_id = f.file_id
+        WHERE c.agent_id = '' AND NOT c.copied
+    ),
     cleared AS
     (
-        SELECT new.session_id AS session_id, 'cleared' AS kind, argMax(old.session_id, old.ended_at) AS follows
-        FROM sessions AS new
-        INNER JOIN sessions AS old ON new.machine = old.machine AND new.folder_id = old.folder_id
-        WHERE new.cleared AND old.session_id != new.session_id AND old.started_at < new.started_at
-          -- the file of the old one may still get a line or two
-          AND old.ended_at <= new.started_at + INTERVAL 5 SECOND AND old.ended_at > new.started_at - INTERVAL 1 DAY
-        GROUP BY new.session_id
+        SELECT new.session_id AS session_id, 'cleared' AS kind, old.session_id AS follows
+        FROM (SELECT * FROM sessions WHERE cleared) AS new
+        ASOF INNER JOIN asked AS old
+        ON new.machine = old.machine AND new.folder_id = old.folder_id AND new.started_at >= old.timestamp
+        WHERE old.session_id != new.session_id AND old.timestamp > new.started_at - INTERVAL 1 DAY
     ),
     -- of a session that was both, the fork; as a value, or each step of the walk would find them anew
     (
@@ -54,3 +60,7 @@ WITH RECURSIVE
 SELECT links.session_id, links.kind, links.follows, first.at, now64(9)
 FROM links
 INNER JOIN (SELECT session_id, argMax(at, steps) AS at FROM walks GROUP BY session_id) AS first ON links.session_id = first.session_id
+UNION ALL
+SELECT session_id, '', '', session_id, now64(9)
+FROM telemetry.session_links FINAL
+WHERE kind != '' AND session_id NOT IN (SELECT session_id FROM links)

@@ -44,7 +44,9 @@ SELECT
         type = 'user', 'prompt',
         type = 'system' AND tupleElement(j, 'subtype') = 'compact_boundary', 'compaction',
         type = 'queue-operation', 'queue',
-        ''), 'Enum8(\'\', \'file\', \'answer\', \'prompt\', \'clear\', \'compaction\', \'queue\', \'cut\', \'unreadable\')') AS kind,
+        -- what a copied history leaves out: it has only messages and what hangs on them
+        type NOT IN ('assistant', 'system', 'attachment', 'progress'), 'aside',
+        ''), 'Enum8(\'\', \'file\', \'answer\', \'prompt\', \'clear\', \'compaction\', \'queue\', \'aside\', \'cut\', \'unreadable\')') AS kind,
     tupleElement(message, 'id') AS message_id,
     tupleElement(j, 'requestId') AS request_id,
     tupleElement(j, 'uuid') AS uuid,
@@ -68,6 +70,8 @@ SELECT
     toLowCardinality(tupleElement(j, 'cwd')) AS directory
 FROM file('{lines}', 'LineAsString', 'line String')
 WHERE NOT whole OR used OR startsWith(line, '{"type":"queue-operation"')
+    OR startsWith(line, '{"type":"') AND length(line) < 2000
+        AND NOT multiSearchAny(left(line, 24), ['"user"', '"assistant"', '"system"', '"attachment"', '"progress"'])
     OR multiSearchAny(head, ['"promptId":"', '"compact_boundary"', '<command-name>/clear</command-name>'])
         AND NOT multiSearchAny(head, ['"tool_result"', '"attachment"'])
 )

@@ -36,7 +36,16 @@ WITH
     files AS
     (
         SELECT k.file AS file, k.file_id AS file_id, k.session_id AS session_id, k.agent_id AS agent_id, queued_at, last_at
-        FROM (SELECT file, minIf(at, kind = 'queue') AS queued_at, max(at) AS last_at FROM lines GROUP BY file) AS l
+        FROM
+        (
+            -- a queue's line says when the file was begun only where it stands before all else
+            SELECT
+                file, max(at) AS last_at,
+                if(minIf(number, kind = 'queue') < minIf(number, kind IN ('prompt', 'clear', 'answer')), minIf(at, kind = 'queue'), toDateTime64(0, 9, 'UTC'))
+                    AS queued_at
+            FROM lines
+            GROUP BY file
+        ) AS l
         INNER JOIN known AS k ON l.file = k.file
     )
 SELECT
@@ -50,7 +59,7 @@ SELECT
     prompts.prompt_id AS prompt_id,
     r.uuid AS message_uuid,
     multiIf(r.agent != '', r.agent, f.agent_id != '', f.agent_id, r.all_beside, 'sidechain', '') AS agent_id,
-    -- a copied history keeps the times that its lines had, and what the client queues it does not copy
+    -- a copied history keeps the times that its lines had, and what was queued is not copied
     f.queued_at > 0 AND r.first_at < f.queued_at AS copied,
     toUInt32(r.lines) AS lines,
     toUInt32(r.lines - r.distinct_lines) AS repeated_lines,

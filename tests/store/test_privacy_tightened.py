@@ -18,7 +18,7 @@ START = 1_790_000_000 * 10**9
 #: Columns in which no word of anybody's can stand: identifiers and hashes, which the views make sure of, and words of ours.
 IDENTIFIERS = {
     "session_id", "record_id", "request_id", "client_request_id", "message_id", "message_uuid", "prompt_id", "tool_use_id",
-    "organization_id", "trace_id", "span_id", "parent_span_id", "file_id", "folder_id", "machine", "user_email_hash",
+    "organization_id", "trace_id", "span_id", "parent_span_id", "file_id", "folder_id", "root_id", "machine", "user_email_hash",
     "prompt_hash", "response_hash", "tool_input_hash", "tool_parameters_hash",
 }  # fmt: skip
 OURS = {

@@ -13,16 +13,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+UNLISTED = "can't be listed"
 DEPTH = 6  # below projects/; Claude Code needs three, workflows one or two more
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """One file. `file_id` and `folder_id` name it without its path; `session_id` and `agent_id` are what its name says."""
+    """One file. `file_id`, `folder_id` and `root_id` (of the folder `projects`) name it without its path; `session_id` and `agent_id`
+    are what its name says."""
 
     path: str
     file_id: str
     folder_id: str
+    root_id: str
     session_id: str
     agent_id: str
     size: int
@@ -36,9 +39,11 @@ class Transcript:
 
 @dataclass
 class Found:
-    """The transcripts of a machine, and what was left out: a path and why."""
+    """The transcripts of a machine, and what was left out: a path and why. `listed`: root_id of the folders that were listed to the last
+    file, so that what is not among `files` is gone."""
 
     folders: list[str] = field(default_factory=list)
+    listed: set[str] = field(default_factory=set)
     files: list[Transcript] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
 
@@ -58,11 +63,14 @@ def find(environ: Mapping[str, str], secret: str) -> Found:
     seen: set[tuple[int, int]] = set()
     for folder in folders(environ):
         found.folders.append(str(folder))
+        refused = len(found.refused)
         for path, status in _walk(str(folder), str(folder), DEPTH, found):
             if (status.st_dev, status.st_ino) in seen:  # two configurations may share a folder
                 continue
             seen.add((status.st_dev, status.st_ino))
             found.files.append(_transcript(path, str(folder), status, secret))
+        if not any(why.startswith(UNLISTED) for _, why in found.refused[refused:]):
+            found.listed.add(_keyed(secret, str(folder)))
     found.files.sort(key=lambda file: file.path)
     return found
 
@@ -78,9 +86,8 @@ def _transcript(path: str, folder: str, status: os.stat_result, secret: str) -> 
     beside = "subagents" in parts[1:-1]
     session = parts[parts.index("subagents", 1) - 1] if beside else stem
     agent = stem.removeprefix("agent-") if beside else ""
-    return Transcript(
-        path, _keyed(secret, path), _keyed(secret, os.path.join(folder, parts[0])), session, agent, status.st_size, status.st_mtime_ns
-    )
+    ids = (_keyed(secret, named) for named in (path, os.path.join(folder, parts[0]), folder))
+    return Transcript(path, *ids, session, agent, status.st_size, status.st_mtime_ns)
 
 
 def _parts(path: str, folder: str) -> list[str]:
@@ -96,7 +103,7 @@ def _walk(directory: str, folder: str, depth: int, found: Found) -> Iterator[tup
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     except OSError as error:
-        found.refused.append((directory, f"can't be listed: {error.strerror}"))
+        found.refused.append((directory, f"{UNLISTED}: {error.strerror}"))
         return
     for entry in entries:
         if entry.is_symlink():

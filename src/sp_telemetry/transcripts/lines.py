@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 LONGEST = 8 << 20  # the longest answer of a model has not a tenth of it
+UNREAD = "can't be "  # how every problem of this module begins
 _PIECE = 1 << 20
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -47,21 +48,34 @@ def stream(files: Sequence[tuple[int, str]], mark: str, longest: int = LONGEST) 
         feeder.join()
 
 
+def problem(path: str) -> str:
+    """Why the file at `path` can't be opened now; empty: it can."""
+    try:
+        os.close(_open(path))
+    except OSError as error:
+        return f"{UNREAD}opened: {error.strerror}"
+    return ""
+
+
+def _open(path: str) -> int:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a file")
+    return file
+
+
 def _feed(files: Sequence[tuple[int, str]], mark: bytes, longest: int, writer: int, made: Stream) -> None:
     with contextlib.suppress(BrokenPipeError), open(writer, "wb", buffering=0) as out:  # who reads may stop early
         for number, path in files:
             try:
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                file = _open(path)
             except OSError as error:
-                made.closed[number] = f"can't be opened: {error.strerror}"
+                made.closed[number] = f"{UNREAD}opened: {error.strerror}"
                 continue
             try:
-                status = os.fstat(file)
-                if not stat.S_ISREG(status.st_mode):
-                    made.closed[number] = "can't be opened: not a file"
-                    continue
                 _write(out, mark + b"%d\n" % number)
-                if status.st_size > longest and _has_long_line(file, longest):
+                if os.fstat(file).st_size > longest and _has_long_line(file, longest):
                     ended, made.long_lines[number] = _without_long_lines(file, out, longest)
                 else:
                     ended = _whole(file, out)
@@ -70,7 +84,7 @@ def _feed(files: Sequence[tuple[int, str]], mark: bytes, longest: int, writer: i
             except BrokenPipeError:
                 raise
             except OSError as error:
-                made.broken[number] = f"can't be read: {error.strerror}"
+                made.broken[number] = f"{UNREAD}read: {error.strerror}"
                 _write(out, b"\n")
             finally:
                 os.close(file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,13 +22,14 @@ from sp_telemetry.transcripts import lines
 from sp_telemetry.transcripts.files import Found, Transcript, machine
 from sp_telemetry.transcripts.lines import LONGEST
 
-READER = 1  # raise it when the statements find something else in the same file: then all are read anew
+READER = 2  # raise it when the statements find something else in the same file: then all are read anew
 READERS = 2  # batches that are read at once, each by one thread of the engine and one that feeds it
 MEMORY_MIB = 300  # at most, for each
 BATCH_BYTES, BATCH_FILES = 80 << 20, 5_000
+IDS_AT_ONCE = 1000  # parameters travel in the address, which has its limit
 SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
-    modified_ns UInt64, session_id String, agent_id String, long_lines UInt64, problem String) ENGINE = Memory"""
+    modified_ns UInt64, session_id String, agent_id String, root_id String, long_lines UInt64, problem String) ENGINE = Memory"""
 
 
 @dataclass
@@ -54,14 +55,15 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
     can't be read is named in the result and in the store.
     """
     known = _known(client, machine(secret))
-    stale = [file for file in found.files if known.get(file.file_id) != (READER, *file.state)]
-    gone = known.keys() - {file.file_id for file in found.files}
+    stale = [file for file in found.files if _is_stale(file, known.get(file.file_id))]
+    there = {file.file_id for file in found.files}
+    gone = [file_id for file_id, of in known.items() if file_id not in there and (of.root_id in found.listed or not of.root_id)]
     if gone:
         _mark_gone(client, gone)
     done = Read(len(found.files), len(stale), len(gone), sum(file.size for file in stale))
     if stale:
         _read_all(client, stale, machine(secret), done, progress)
-    done.lines, done.problems = _left_out(client, machine(secret), {file.file_id: file.path for file in found.files})
+    done.lines, done.problems = _left_out(client, machine(secret), found)
     return done
 
 
@@ -88,26 +90,47 @@ def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read,
             sent.result()
 
 
-def _left_out(client: Client, machine: str, paths: dict[str, str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _left_out(client: Client, machine: str, found: Found) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """What of the files that there are could not be read, this time or before: lines by the reason, and files."""
     sql = """SELECT sum(cut_lines), sum(unreadable_lines), sum(long_lines), groupArrayIf((file_id, problem), problem != '')
-        FROM telemetry.transcript_files FINAL WHERE machine = {machine:String} AND gone_at = 0"""
-    cut, unreadable, long, problems = client.query(sql, {"machine": machine}).rows[0]
+        FROM telemetry.transcript_files FINAL WHERE machine = {machine:String} AND gone_at = 0 AND has({roots:Array(String)}, root_id)"""
+    roots = "[" + ",".join(f"'{each}'" for each in sorted({file.root_id for file in found.files})) + "]"
+    cut, unreadable, long, problems = client.query(sql, {"machine": machine, "roots": roots}).rows[0]
     lines = {"cut off in the middle": cut, "not of a transcript": unreadable, f"longer than {LONGEST >> 20} MiB": long}
+    paths = {file.file_id: file.path for file in found.files}
     return lines, [(paths[file_id], problem) for file_id, problem in problems if file_id in paths]
 
 
-def _known(client: Client, machine: str) -> dict[str, tuple[int, int, int]]:
-    sql = "SELECT file_id, reader, size, modified_ns FROM telemetry.transcript_files FINAL WHERE machine = {machine:String} AND gone_at = 0"
-    return {row[0]: tuple(map(int, row[1:])) for row in client.query(sql, {"machine": machine}).rows}
+@dataclass(frozen=True)
+class Known:
+    """What the store has of a file: by which reader and in which state, its root (empty: of an earlier version), what was wrong."""
+
+    read: tuple[int, int, int]
+    root_id: str
+    problem: str
 
 
-def _mark_gone(client: Client, gone: Iterable[str]) -> None:
-    ids = "[" + ",".join(f"'{each}'" for each in sorted(gone)) + "]"
+def _known(client: Client, machine: str) -> dict[str, Known]:
+    sql = """SELECT file_id, reader, size, modified_ns, root_id, problem
+        FROM telemetry.transcript_files FINAL WHERE machine = {machine:String} AND gone_at = 0"""
+    return {row[0]: Known(tuple(map(int, row[1:4])), row[4], row[5]) for row in client.query(sql, {"machine": machine}).rows}
+
+
+def _is_stale(file: Transcript, known: Known | None) -> bool:
+    """Whether it has to be read. What could not be opened or read may be again, though nothing of the file has changed."""
+    if not known or known.read != (READER, *file.state):
+        return True
+    return known.problem.startswith(lines.UNREAD) and lines.problem(file.path) != known.problem
+
+
+def _mark_gone(client: Client, gone: list[str]) -> None:
     sql = """INSERT INTO telemetry.transcript_files SELECT * REPLACE (now64(9) AS read_at, now64(9) AS gone_at)
         FROM telemetry.transcript_files FINAL WHERE has({ids:Array(String)}, file_id)"""
-    for _ in client.stream(sql, "Null", {"ids": ids}):
-        pass
+    gone.sort()
+    for first in range(0, len(gone), IDS_AT_ONCE):
+        ids = "[" + ",".join(f"'{each}'" for each in gone[first : first + IDS_AT_ONCE]) + "]"
+        for _ in client.stream(sql, "Null", {"ids": ids}):
+            pass
 
 
 def _send(client: Client, findings: list[Findings]) -> None:
@@ -177,6 +200,7 @@ def _read(handle: Handle, batch: list[Transcript], machine: str, failed: dict[in
             "modified_ns": file.modified_ns,
             "session_id": file.session_id,
             "agent_id": file.agent_id,
+            "root_id": file.root_id,
             "long_lines": stream.long_lines.get(number, 0),
             "problem": failed.get(number, ""),
         }

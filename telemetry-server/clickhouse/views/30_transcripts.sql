@@ -87,8 +87,8 @@ ON r.said = d.said;
 CREATE TABLE telemetry.read_files
 (
     file_id String, machine String, folder_id String, reader UInt16, size UInt64, modified_ns UInt64, session_id String, agent_id String,
-    requests UInt64, prompts UInt64, compactions UInt64, cleared Bool, directory String, started_at DateTime64(9, 'UTC'),
-    ended_at DateTime64(9, 'UTC'), cut_lines UInt64, unreadable_lines UInt64, long_lines UInt64, problem String
+    root_id String, requests UInt64, prompts UInt64, compactions UInt64, compaction_ids Array(UInt64), cleared Bool, directory String,
+    started_at DateTime64(9, 'UTC'), ended_at DateTime64(9, 'UTC'), copied_until DateTime64(9, 'UTC'), cut_lines UInt64, unreadable_lines UInt64, long_lines UInt64, problem String
 )
 ENGINE = Null;
 
@@ -105,13 +105,16 @@ SELECT
     r.modified_ns AS modified_ns,
     telemetry_identifier(salt, r.session_id) AS session_id,
     telemetry_redact(r.agent_id) AS agent_id,
+    extract(r.root_id, '^[0-9a-f]{32}$') AS root_id,
     r.requests AS requests,
     r.prompts AS prompts,
     r.compactions AS compactions,
+    r.compaction_ids AS compaction_ids,
     r.cleared AS cleared,
     d.kept AS directory,
     r.started_at AS started_at,
     r.ended_at AS ended_at,
+    r.copied_until AS copied_until,
     r.cut_lines AS cut_lines,
     r.unreadable_lines AS unreadable_lines,
     r.long_lines AS long_lines,
@@ -126,8 +129,8 @@ SELECT message_id, max(request_id) AS known_as FROM telemetry.transcript_copies
 GROUP BY message_id HAVING min(cityHash64(file_id, request_id)) != max(cityHash64(file_id, request_id));
 
 -- Of these (and of those without a message's id) each request once. Of the copies of its usage the most complete counts, as a whole; the
--- session is the one that first had it: not one that copied it, rather the session itself than a side question, of two forks that can't
--- be told apart the older file.
+-- session is the one that first had it: not one that copied it, rather the session itself than a side question, then the one whose file
+-- was the first to hold something that no copy has, and the one that ended first.
 CREATE VIEW telemetry.shared_requests AS
 SELECT
     message_id, request_id, attempt,
@@ -165,14 +168,19 @@ FROM
         if(c.request_id = '' AND c.message_id != '', s.known_as, c.request_id) AS request_id,
         toUInt128(reinterpretAsUInt64(reverse(unhex(substring(c.file_id, 1, 16))))) AS file,
         bitShiftLeft(toUInt128(c.copied * 2 + (c.agent_id != '')), 125)
-            + bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Nano(f.started_at), 0)), 61) + bitShiftRight(file, 3) AS nth_first,
+            + bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Milli(f.copied_until), 0)), 83)
+            + bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Milli(f.ended_at), 0)), 41) + bitShiftRight(file, 23) AS nth_first,
         bitShiftLeft(toUInt128(c.stop_reason != ''), 127) + bitShiftLeft(toUInt128(c.output_tokens), 63) + bitShiftRight(file, 1) AS nth_fullest
     FROM
     (
         SELECT * FROM telemetry.transcript_copies FINAL
         PREWHERE message_id = '' OR message_id IN (SELECT message_id FROM telemetry.shared_messages)
     ) AS c
-    LEFT JOIN (SELECT file_id, started_at FROM telemetry.transcript_files FINAL) AS f ON c.file_id = f.file_id
+    LEFT JOIN
+    (
+        -- an earlier version did not note copied_until
+        SELECT file_id, ended_at, if(t.copied_until = 0, ended_at, t.copied_until) AS copied_until FROM telemetry.transcript_files AS t FINAL
+    ) AS f ON c.file_id = f.file_id
     LEFT JOIN (SELECT message_id AS shared_id, known_as FROM telemetry.shared_messages) AS s ON c.message_id = s.shared_id
 ) AS c
 GROUP BY message_id, request_id, attempt;

@@ -1,6 +1,19 @@
--- session_audits: of each session that the audit of {audited_at} saw, how many requests stand where. Coverage under reports reads it.
+-- session_audits: of each session that the audit of {audited_at} saw whole, how many requests stand where. Coverage under reports reads it,
+-- whatever range these are asked for, so a session of which the audit's range cuts something off keeps the row that it has.
+--
+--   from, to, tz     of the audit, as in queries/cost.sql
 INSERT INTO telemetry.session_audits
 WITH
+    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
+    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
+       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    cut_off AS
+    (
+        SELECT session_id FROM telemetry.transcript_copies WHERE timestamp < since OR timestamp >= until
+        UNION DISTINCT
+        SELECT toString(session_id) FROM telemetry.telemetry_events
+        WHERE event_type = 'api_request' AND source = 'otlp' AND (timestamp < since OR timestamp >= until)
+    ),
     filled_in AS
     (
         SELECT request_id, message_uuid FROM telemetry.telemetry_events FINAL
@@ -9,7 +22,7 @@ WITH
     )
 SELECT
     session_id,
-    audited_at,
+    now64(9), -- not the audit's moment: what was filled in meanwhile is counted now, also of an audit that nothing has changed since
     min(f.first_at),
     max(f.last_at),
     sumIf(f.requests, side = 'both'),
@@ -19,5 +32,5 @@ SELECT
         OR f.message_uuid != '' AND f.message_uuid IN (SELECT message_uuid FROM filled_in))),
     sumIf(f.requests, side = 'both' AND finding != 0 AND f.telemetry_tokens != f.transcript_tokens)
 FROM telemetry.audit_findings AS f
-WHERE audited_at = {audited_at:DateTime64(9, 'UTC')}
-GROUP BY session_id, audited_at
+WHERE audited_at = {audited_at:DateTime64(9, 'UTC')} AND session_id NOT IN (SELECT session_id FROM cut_off)
+GROUP BY session_id

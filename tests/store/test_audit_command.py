@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.script import Usage
 from tests.server import Server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
 from tests.transcripts import Configuration, identifier
@@ -147,3 +148,28 @@ def test_sessions_that_go_on_from_one_another_are_one_piece_of_work(running, con
     assert (alone["requests"], alone["ended_by"]) == (2, "error")
     table = _command(running, configuration, "report", "sessions", "--session", of).stdout
     assert all(word in table.splitlines()[0] for word in ("cost", "prompts", "active", "ended by"))
+
+
+def test_coverage_stays_that_of_whole_sessions_whatever_was_audited_last(running, configuration, of):
+    """An audit of a day says nothing of what is missing before it; what was filled in is no longer missing, by itself."""
+    requests = [
+        Request(f"{of[:8]}{nth}", at, Usage(input=nth + 1, output=7), in_telemetry=nth > 0, number=nth)
+        for nth, at in enumerate((NOW - 5 * DAY, NOW - 5 * DAY + 60, NOW - 3600))
+    ]
+    session = Session(of, requests)
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+
+    def missing() -> tuple[int, int]:
+        coverage = _report(running, configuration, "cost", "--session", of)["coverage"]
+        return coverage["missing_requests"], coverage["audited_requests"]
+
+    for since in ((), ("--since", "1d"), ()):
+        _command(running, configuration, "audit", *since)
+        assert missing() == (1, 3)
+    assert _command(running, configuration, "backfill").returncode == 0
+    assert missing() == (0, 3)
+    _command(running, configuration, "audit", "--since", "1d")
+    assert missing() == (0, 3)
+    assert _command(running, configuration, "backfill", "--remove").returncode == 0
+    assert missing() == (1, 3)

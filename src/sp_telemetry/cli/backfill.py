@@ -44,16 +44,17 @@ def run(args: argparse.Namespace) -> int:
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, machine_zone, zone_named
     from sp_telemetry.store.client import connect
-    from sp_telemetry.transcripts import backfill, files, links, reading
+    from sp_telemetry.transcripts import audit, backfill, files, links, reading
 
     if args.quiet:
         os.nice(10)
     home = Home.open()
     settings = home.settings()
     kept = settings.retention_events_days
+    where = zone_named(settings.timezone or machine_zone())
     since = max(time.time() - (kept - 1) * 86400, 0) if kept else 0.0  # what is older would be thrown away at once
     if args.since:
-        since = max(age(args.since, zone_named(settings.timezone or machine_zone()), datetime.now(UTC)).timestamp(), since)
+        since = max(age(args.since, where, datetime.now(UTC)).timestamp(), since)
     client = connect(home, settings, WRITER, TIMEOUT_S)
     for _ in range(PATIENCE_S if args.quiet else 0):
         try:
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
             client = connect(home, settings, WRITER, TIMEOUT_S)
     if args.remove:
         removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
+        if removed.requests and not args.dry_run:
+            audit.refresh(client, where.key)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
     secret = home.secret("transcripts")
     read = reading.bring(client, files.find(os.environ, secret), secret)
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             return _tell(args, backfill.missing(client, machine, since), "would be filled in from transcripts", "Nothing is missing.")
         done = backfill.fill(client, machine, since, settings.person, kept)
+    if read.changed or done.requests:
+        audit.refresh(client, where.key)  # what stands under reports
     return _tell(args, done, "filled in from transcripts", "Nothing was missing.")
 
 

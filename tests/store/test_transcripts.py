@@ -261,15 +261,16 @@ def test_an_identifier_that_is_none_of_claude_codes_is_hashed_as_in_events(runni
     assert running.query(stored, session=session) == [[request_id]]
 
 
+def _queued(of: str, at: float) -> dict[str, Any]:
+    return {"type": "queue-operation", "operation": "enqueue", "timestamp": line("user", of, at)["timestamp"], "sessionId": of}
+
+
 def test_sessions_that_go_on_in_another_are_linked_to_the_first(running, configuration, session):
     """As 2.1.330 writes them: a fork copies the history, /clear begins a file of its own in the same folder."""
     from sp_telemetry.transcripts import links
 
     fork, again, cleared, other = (identifier(session, name) for name in ("fork", "fork of the fork", "cleared", "other folder"))
     folder = f"-home-ada-{session[:8]}"
-
-    def queued(of: str, at: float) -> dict[str, Any]:
-        return {"type": "queue-operation", "operation": "enqueue", "timestamp": line("user", of, at)["timestamp"], "sessionId": of}
 
     def clear(of: str, at: float) -> list[dict[str, Any]]:
         caveat = line("user", of, at + 0.1, isMeta=True, message={"role": "user", "content": "<local-command-caveat>…"})
@@ -280,9 +281,9 @@ def test_sessions_that_go_on_in_another_are_linked_to_the_first(running, configu
     first = [prompt(session, "p", START), answer(session, f"{unique}a1", START + 1, FULL)]
     second = answer(fork, f"{unique}b2", START + 100, FULL)
     configuration.session(session, first, folder)
-    configuration.session(fork, [queued(fork, START + 99), *(each | {"sessionId": fork} for each in first), second], folder)
+    configuration.session(fork, [_queued(fork, START + 99), *(each | {"sessionId": fork} for each in first), second], folder)
     copied = [each | {"sessionId": again} for each in (*first, second)]
-    configuration.session(again, [queued(again, START + 199), *copied, answer(again, f"{unique}c3", START + 200, FULL)], folder)
+    configuration.session(again, [_queued(again, START + 199), *copied, answer(again, f"{unique}c3", START + 200, FULL)], folder)
     went_on = [prompt(cleared, "p", START + 310), answer(cleared, f"{unique}d4", START + 311, FULL)]
     configuration.session(cleared, [*clear(cleared, START + 300), *went_on], folder)
     configuration.session(other, [*clear(other, START + 400), answer(other, f"{unique}e5", START + 411, FULL)], folder + "-elsewhere")
@@ -296,6 +297,68 @@ def test_sessions_that_go_on_in_another_are_linked_to_the_first(running, configu
         [cleared, "cleared", again, session],
     ], key=lambda row: (row[1], row[0]))  # fmt: skip
     assert running.query("SELECT count() FROM telemetry.session_links FINAL WHERE session_id = {other:String}", other=other) == [[0]]
+
+
+def _aside(kind: str, of: str, **more: Any) -> dict[str, Any]:
+    """What the client notes between messages, and a fork leaves out."""
+    return {"type": kind, "sessionId": of, **more}
+
+
+@pytest.mark.parametrize("nth", range(4))  # what can't be told apart would be right in every second
+@pytest.mark.parametrize("shape", ["turns", "queued", "one turn"])
+def test_a_fork_of_a_session_in_a_terminal_follows_it(running, configuration, session, name, shape, nth):
+    """As 2.1.197 and 2.1.330 write them without -p: nothing says where a fork's history ends, but only the original has notes within it."""
+    from sp_telemetry.transcripts import links
+
+    fork = identifier(session, "fork")
+    turns = [
+        [prompt(session, f"p{turn}", START + 10 * turn), answer(session, f"{name}{turn}", START + 10 * turn + 1, FULL)]
+        for turn in range(1 if shape == "one turn" else 3)
+    ]
+    original = [_aside("mode", session, mode="normal"), _aside("file-history-snapshot", session, messageId="m")]
+    for asked, answered in turns:
+        original += [asked, *([_queued(session, START + 15)] if shape == "queued" else []), answered]
+        original.append(_aside("last-prompt", session, lastPrompt="…"))
+    history = [each | {"sessionId": fork} for turn in turns for each in turn]
+    own = [prompt(fork, "p9", START + 500), answer(fork, f"{name}9", START + 501, FULL)]
+    configuration.session(session, original)
+    configuration.session(fork, [_aside("mode", fork, mode="normal"), *history, *own])
+    configuration.bring(running.client)
+    links.link(running.client)
+    assert requests(running, name, "session_id") == [*([session] for _ in turns), [fork]]
+    found = "SELECT session_id, kind, follows FROM telemetry.session_links FINAL WHERE session_id IN ({a:String}, {b:String})"
+    assert running.query(found, a=session, b=fork) == [[fork, "forked", session]]
+
+
+def test_what_was_cleared_follows_who_asked_last_before_it(running, configuration, session):
+    """Not who ended last, for that one may be resumed; and a link that is not found any more is none."""
+    from sp_telemetry.transcripts import links
+
+    first, stranger, cleared = (identifier(session, name) for name in ("first", "stranger", "cleared"))
+    folder, unique = f"-home-ada-{session[:8]}", session[:6]
+
+    def follows() -> list[list[Any]]:
+        configuration.bring(running.client)
+        links.link(running.client)
+        found = "SELECT kind, follows, work_id FROM telemetry.session_links FINAL WHERE session_id = {of:String}"
+        return running.query(found, of=cleared)
+
+    command = {"role": "user", "content": "<command-name>/clear</command-name>\n <command-message>clear</command-message>"}
+    went_on = [prompt(cleared, "p", START + 310), answer(cleared, f"{unique}c", START + 311, FULL)]
+    begun = [line("user", cleared, START + 300, message=command), *went_on]
+    configuration.session(stranger, [prompt(stranger, "p", START), answer(stranger, f"{unique}s", START + 1, FULL)], folder)
+    configuration.session(cleared, begun, folder)
+    assert follows() == [["cleared", stranger, stranger]]
+    lines = [prompt(first, "p", START + 50), answer(first, f"{unique}a", START + 51, FULL)]
+    configuration.session(first, lines, folder)
+    assert follows() == [["cleared", first, first]]
+    resumed = [prompt(first, "q", START + 900), answer(first, f"{unique}b", START + 901, FULL)]
+    configuration.session(first, [*lines, *resumed], folder)
+    assert follows() == [["cleared", first, first]]
+    configuration.session(cleared, [*begun, _queued(cleared, START + 1500)], folder)  # what is queued later does not begin it
+    assert follows() == [["cleared", first, first]]
+    configuration.session(cleared, went_on, folder)
+    assert follows() == [["", "", cleared]]
 
 
 @pytest.mark.parametrize("recording", recordings(), ids=lambda recording: recording.name)

@@ -5,7 +5,7 @@ SELECT
     arraySort(groupUniqArrayIf(toString(model), unpriced)) AS unpriced_models, min(timestamp) AS first_at, max(timestamp) AS last_at
 FROM
 (
-    SELECT session_id, timestamp, model, cost_usd AS usd, cost_usd = 0 AND used > 0 AS unpriced,
+    SELECT session_id, timestamp, model, cost_usd AS usd, attributes['cost_source'] = 'unpriced' AND used > 0 AS unpriced,
         input_tokens + output_tokens + cache_read_tokens + cache_creation_tokens AS used
     FROM telemetry.telemetry_events FINAL
     WHERE event_type = 'api_request' AND source = 'transcript' AND timestamp >= {since:DateTime64(9, 'UTC')}

@@ -15,7 +15,7 @@ import pytest
 from tests.client.script import Usage
 from tests.server import Server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
-from tests.transcripts import Configuration, identifier
+from tests.transcripts import Configuration, answer, identifier, line, prompt
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +173,35 @@ def test_coverage_stays_that_of_whole_sessions_whatever_was_audited_last(running
     assert missing() == (0, 3)
     assert _command(running, configuration, "backfill", "--remove").returncode == 0
     assert missing() == (1, 3)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_what_was_filled_in_costs_the_same_by_either_source(running, configuration, of, attempts):
+    """Also where only the transcript says what its price hangs on, and telemetry could not tell: no id, several attempts."""
+    usage = {"input_tokens": 100_000, "output_tokens": 100_000, "inference_geo": "us", "service_tier": "batch",
+             "server_tool_use": {"web_search_requests": 100}}  # fmt: skip
+    if attempts > 1:
+        usage["iterations"] = [{"input_tokens": 50_000, "output_tokens": 50_000}] * attempts
+    at = NOW - 6 * DAY
+    configuration.session(of, [prompt(of, "p", at), answer(of, of[:8], at + 1, usage, request_id="" if attempts == 1 else None)])
+    assert _command(running, configuration, "backfill").returncode == 0
+    reports = [_report(running, configuration, "cost", "--session", of, "--cost", each) for each in ("reported", "computed")]
+    totals = [each["total"]["cost_usd"] for each in reports]
+    assert totals[0] == pytest.approx(totals[1]) and totals[0] > 1.9
+
+
+def test_forks_share_their_compactions_and_their_minutes(running, configuration, of):
+    """What a fork copied was once; and where it and its original were at work at the same time, that is one time."""
+    fork, began = identifier(of, "fork"), (NOW - 7 * DAY) // 3600 * 3600
+    boundary = line("system", of, began + 61, subtype="compact_boundary", content="Conversation compacted")
+    history = [prompt(of, "p", began), answer(of, f"{of[:8]}a", began + 1), boundary, answer(of, f"{of[:8]}b", began + 62)]
+    notes = [{"type": "last-prompt", "sessionId": of}]
+    later = [answer(of, f"{of[:8]}c{minute}", began + 600 + 60 * minute) for minute in range(10)]
+    forked = [answer(fork, f"{of[:8]}d{minute}", began + 602 + 60 * minute) for minute in range(10)]
+    configuration.session(of, [*history[:2], *notes, *history[2:], *later])
+    configuration.session(fork, [*(each | {"sessionId": fork} for each in history), *forked])
+    assert _command(running, configuration, "backfill").returncode == 0
+    [row] = _report(running, configuration, "sessions", "--session", of)["rows"]
+    assert (row["session"], row["joined"], row["requests"], row["active_ms"]) == (of, "1 forked, 1 compacted", 22, 12 * 60000)
+    [alone] = _report(running, configuration, "sessions", "--session", fork)["rows"]
+    assert (alone["session"], alone["requests"]) == (fork, 10)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sp_telemetry.transcripts import files, lines
+from sp_telemetry.transcripts import files, lines, reading
 from tests import transcripts
 from tests.client.script import Usage
 from tests.server import Server, server
@@ -226,6 +226,54 @@ def test_a_file_that_breaks_while_it_is_read_costs_its_companions_nothing(runnin
         out.write(b"\n")
     assert configuration.bring(running.client).problems == []
     assert outputs(running, names[2]) == [300] * 20
+
+
+def test_a_file_that_could_not_be_opened_is_read_when_it_can(running, configuration, session, monkeypatch):
+    """Nothing of the file has changed when descriptors are there again. While it can't be opened, nothing is written anew for it."""
+    path = configuration.session(session, [answer(session, "1", START, FULL)])
+    opened = os.open
+
+    def failing(of, *args, **named):
+        if os.fspath(of) == os.path.realpath(path):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(of, *args, **named)
+
+    monkeypatch.setattr(os, "open", failing)
+    named = [(os.path.realpath(path), "can't be opened: Too many open files")]
+    assert [(read.new, read.problems) for read in (configuration.bring(running.client) for _ in range(2))] == [(1, named), (0, named)]
+    monkeypatch.undo()
+    assert configuration.bring(running.client).problems == []
+    assert outputs(running, session) == [300]
+
+
+def test_files_of_a_folder_that_was_not_listed_are_not_missed(running, tmp_path, session):
+    """Two configurations of one person, looked at in turn; and one whose folder can't be listed for once."""
+    both = [Configuration(tmp_path / name) for name in ("one", "two")]
+    names = [identifier(session, name) for name in ("one", "two")]
+    paths = [each.session(of, [answer(of, "1", START, FULL)]) for each, of in zip(both, names, strict=True)]
+    gone = "SELECT session_id, gone_at != 0 FROM telemetry.transcript_files FINAL WHERE has({of:Array(String)}, session_id)"
+
+    def missed() -> list[str]:
+        return [of for of, is_gone in running.query(gone, of="[" + ",".join(f"'{each}'" for each in names) + "]") if is_gone]
+
+    assert [(read.new, read.gone) for read in (each.bring(running.client) for each in (*both, *both))] == [(1, 0), (1, 0), (0, 0), (0, 0)]
+    listed = both[0].found()
+    listed.listed.clear()
+    listed.files.clear()
+    assert reading.bring(running.client, listed, SECRET).gone == 0 and missed() == []
+    paths[0].unlink()
+    assert both[0].bring(running.client).gone == 1 and missed() == [names[0]]
+
+
+def test_thousands_of_files_can_go_at_once(running, configuration, session, monkeypatch):
+    """Their ids are more than an address may hold, so they go in pieces."""
+    monkeypatch.setattr(reading, "IDS_AT_ONCE", 3)
+    paths = [configuration.session(identifier(session, str(nth)), [answer(session, str(nth), START, FULL)]) for nth in range(10)]
+    configuration.bring(running.client)
+    for path in paths:
+        path.unlink()
+    assert configuration.bring(running.client).gone == 10
+    assert configuration.bring(running.client).gone == 0
 
 
 def test_each_line_keeps_its_file(running, configuration, session, monkeypatch):

@@ -91,16 +91,19 @@ LEFT ANY JOIN
 ON r.request_id = t.request_id;
 
 -- Each api_request with both costs: what Claude Code reported, and what its tokens cost at the prices of its day (UTC). computed_usd is
--- NULL where no price is known, reported_usd for rows that were filled in from a transcript.
+-- NULL where no price is known, reported_usd for rows that were filled in from a transcript: these were computed when they were, from all
+-- that the transcript says, and are anew when prices change.
 CREATE VIEW IF NOT EXISTS telemetry.request_costs AS
 SELECT
     e.*,
     p.price AS price,
     if(e.source = 'transcript', NULL, e.cost_usd) AS reported_usd,
-    if(p.model != '' AND e.priced_on < p.valid_to,
-       telemetry_price(p.price, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_creation_tokens, e.written_for_1h,
-                       e.service_tier, e.inference_geo, e.web_searches),
-       NULL) AS computed_usd
+    multiIf(
+        e.source = 'transcript' AND e.cost_usd != 0, e.cost_usd,
+        p.model != '' AND e.priced_on < p.valid_to,
+        telemetry_price(p.price, e.input_tokens, e.output_tokens, e.cache_read_tokens, e.cache_creation_tokens, e.written_for_1h,
+                        e.service_tier, e.inference_geo, e.web_searches),
+        NULL) AS computed_usd
 FROM telemetry.billed_requests AS e
 ASOF LEFT JOIN telemetry.prices AS p
 ON toString(e.price_model) = p.model AND toString(e.price_tier) = p.tier AND e.priced_on >= p.valid_from;

@@ -218,7 +218,7 @@ def _client(client: client_versions.Client | None) -> Check:
 
 def _ports(home: Home, settings: Settings) -> list[Check]:
     try:
-        server = service.running(home)
+        server = service.settled(home)
     except ServerUnreachable as error:
         return [Check(ERROR, "server", str(error), error.hint)]
     held = set(server.ports.values()) if server else set()

@@ -117,6 +117,13 @@ def running(home: Home) -> Running | None:
     return Running(health=health, **{name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")})
 
 
+def settled(home: Home) -> Running | None:
+    """As `running`, but a server that is starting or ending is waited for: a session, or another set-up, may just have begun it."""
+    if backend(home) != COMPOSE and is_held(home) and home.server() is None:
+        return _wait_ready(home, None)
+    return running(home)
+
+
 def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bool]:
     """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now)."""
     if backend(home, environ) == COMPOSE:

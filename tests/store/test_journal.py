@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import signal
+import struct
 import tempfile
+import time
 from itertools import accumulate
 from pathlib import Path
 from uuid import UUID
@@ -56,21 +60,91 @@ def test_what_is_appended_waits_until_it_is_dropped_also_after_an_end(tmp_path: 
     assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o700
 
 
+def written(folder: Path, blocks: list[bytes]) -> tuple[Path, bytes, list[int]]:
+    """A file of a journal, what is in it, and where each of its records ends."""
+    journal = Journal(folder)
+    journal.append(blocks)
+    [segment] = journal.take()
+    return segment.path, segment.path.read_bytes(), list(accumulate(HEAD.size + len(block) for block in blocks))
+
+
+BLOCKS = st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5)
+
+
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), blocks=st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5))
-def test_a_file_that_was_cut_off_or_is_broken_gives_what_stands_before(data: st.DataObject, blocks: list[bytes]):
-    """A power cut may leave zeros at its end."""
+@given(data=st.data(), blocks=BLOCKS)
+def test_a_file_that_was_cut_off_gives_what_stands_before_and_is_no_news(data: st.DataObject, blocks: list[bytes]):
+    """By a kill, in the middle of a write; a power cut may leave zeros at its end."""
     with tempfile.TemporaryDirectory() as folder:
+        path, whole, ends = written(Path(folder), blocks)
+        at = data.draw(st.one_of(st.integers(0, len(whole) - 1), st.sampled_from(ends)))
+        path.write_bytes(whole[:at] + (data.draw(st.sampled_from([b"", bytes(len(whole))])) if at in ends or not at else b""))
         journal = Journal(Path(folder))
-        journal.append(blocks)
-        [segment] = journal.take()
-        whole = segment.path.read_bytes()
+        assert journal.blocks == blocks[: sum(end <= at for end in ends)]
+        for segment in journal.take():
+            journal.drop(segment)
+        assert list(Path(folder).iterdir()) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), blocks=BLOCKS)
+def test_a_bit_that_is_wrong_costs_its_record_alone_and_the_file_is_kept(data: st.DataObject, blocks: list[bytes]):
+    """Where it is in a length, that may name a place at which another record ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, whole, ends = written(Path(folder), blocks)
         at = data.draw(st.integers(0, len(whole) - 1))
-        flipped = bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))])
-        found = whole[:at] + data.draw(st.sampled_from([b"", bytes(len(whole)), flipped + whole[at + 1 :]]))
-        segment.path.write_bytes(found)
-        ends = list(accumulate(HEAD.size + len(block) for block in blocks))
-        assert waiting(Path(folder)) == blocks[: sum(found.startswith(whole[:end]) for end in ends)]
+        damaged = whole[:at] + bytes([whole[at] ^ 1 << data.draw(st.integers(0, 7))]) + whole[at + 1 :]
+        path.write_bytes(damaged)
+        hit = sum(end <= at for end in ends)
+        in_length = at - (ends[hit - 1] if hit else 0) < 8
+        journal = Journal(Path(folder))
+        found = journal.blocks
+        assert found in [[*blocks[:hit], *blocks[after:]] for after in (range(hit + 1, len(blocks) + 1) if in_length else [hit + 1])]
+        for segment in journal.take():
+            journal.drop(segment)
+        assert [(file.name, file.read_bytes()) for file in Path(folder).iterdir()] == [("00000001.rows.damaged", damaged)]
+        Journal(Path(folder)).append([b"later"])
+        assert {file.name for file in Path(folder).iterdir()} == {"00000001.rows.damaged", "00000002.rows"}
+
+
+def test_what_is_damaged_is_told_of_in_the_log_and_what_is_torn_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path, whole, ends = written(tmp_path, [b"one" * 100, b"two", b"three"])
+    path.write_bytes(whole[:-1])
+    assert (waiting(tmp_path), caplog.text) == ([b"one" * 100, b"two"], "")
+    path.write_bytes(b"\xff" + whole[1:])  # a length beyond the end, as one that is cut off has
+    assert waiting(tmp_path) == [b"two", b"three"]
+    assert f"{ends[0]} bytes of {path} can't be read, 2 blocks of events in it can. It is kept, as {path.name}.damaged." in caplog.text
+
+
+def test_a_long_file_whose_length_is_damaged_is_searched_within_bounds(tmp_path: Path):
+    """Numbers that may be lengths stand everywhere in a block of rows."""
+    block = struct.pack("<1000Q", *range(1, 1001)) * 500
+    path, whole, _ = written(tmp_path, [block] * 5)
+    path.write_bytes(whole[:5] + b"\xff" + whole[6:])
+    begun = time.monotonic()
+    assert waiting(tmp_path) == [block] * 4
+    assert time.monotonic() - begun < 5
+
+
+def test_a_folder_or_a_file_that_somebody_removes_is_begun_anew(tmp_path: Path):
+    """What is acknowledged from then on is in a file with a name."""
+    folder = tmp_path / "journal"
+    journal = Journal(folder)
+    for again in range(2):
+        journal.append([b"before"])
+        if again:
+            next(folder.glob("*.rows")).unlink()
+        else:
+            shutil.rmtree(folder)
+        journal.append([b"after"])
+        assert (waiting(folder), journal.blocks, folder.stat().st_mode & 0o777) == ([b"after"], [b"before", b"after"], 0o700)
+        for segment in journal.take():
+            journal.drop(segment)
+    shutil.rmtree(tmp_path / "journal")
+    tmp_path.rename(tmp_path.with_name("away"))
+    with pytest.raises(FileNotFoundError):
+        journal.append([b"lost"])
+    tmp_path.with_name("away").rename(tmp_path)
 
 
 def test_an_append_that_fails_half_way_leaves_nothing_and_what_follows_is_found(tmp_path: Path):
@@ -200,3 +274,40 @@ def test_a_server_reads_what_it_acknowledged_and_settles_by_itself(tmp_path: Pat
         running.stored("logs", request(5))
         running.down()
         assert waiting(folder) == []
+
+
+@linux
+def test_a_server_goes_on_over_a_damaged_journal_and_says_so(tmp_path: Path):
+    with server(tmp_path / "home") as running:
+        folder = running.home.store / "journal"
+        for number in range(1, 6):
+            running.stored("logs", request(number))
+        os.kill(running.running.pid, signal.SIGKILL)
+        [file] = folder.iterdir()
+        damaged = bytearray(file.read_bytes())
+        damaged[40] ^= 1
+        file.write_bytes(damaged)
+        running.up()
+        assert running.query("SELECT event_sequence FROM telemetry.telemetry_events ORDER BY 1") == [[2], [3], [4], [5]]
+        assert [(kept.name, kept.read_bytes()) for kept in folder.iterdir()] == [(file.name + ".damaged", damaged)]
+        status, state = running.get("health", "/")
+        assert (status, file.name + ".damaged" in json.loads(state)["notice"]) == (200, True)
+        told = running.command("status")
+        assert (told.returncode, "notice    Acknowledged events may be missing" in told.stdout) == (0, True)
+        assert (running.home.logs / "server.log").read_text().count("The journal is damaged") == 1
+        told = running.command("privacy", "apply", "--to-stored", "--yes")
+        assert told.returncode == 0 and re.search(r"damaged files +1\n", told.stdout), told
+        assert list(folder.iterdir()) == [], "under a policy that may have kept more"
+        assert "notice" not in running.command("status").stdout
+
+
+@linux
+def test_a_journal_that_somebody_removes_is_begun_anew(tmp_path: Path):
+    with server(tmp_path / "home") as running:
+        running.stored("logs", request(1))
+        assert count(running) == 1
+        shutil.rmtree(running.home.store / "journal")
+        running.stored("logs", request(2))
+        os.kill(running.running.pid, signal.SIGKILL)
+        running.up()
+        assert count(running) == 2

@@ -38,6 +38,9 @@ def test_what_is_taken_in_while_the_policy_changes_comes_down_too(handle: Handle
             super().append(blocks)
 
     late: list[Future[None]] = []
+    (tmp_path / "store" / "journal").mkdir()
+    damaged = tmp_path / "store" / "journal" / "00000001.rows.damaged"
+    damaged.write_bytes(b"zebra7")
 
     async def run() -> None:
         intake = Intake(handle.engine, Counters(), 64 << 20, Slow(tmp_path / "journal"))
@@ -71,3 +74,4 @@ def test_what_is_taken_in_while_the_policy_changes_comes_down_too(handle: Handle
     asyncio.run(run())
     told = handle.query("SELECT event_sequence, model FROM telemetry.telemetry_events FINAL ORDER BY 1")
     assert told == b"1\t<ticket>\n2\t<ticket>\n"
+    assert not damaged.exists()

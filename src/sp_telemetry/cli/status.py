@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         "bind": server.bind,
         "ports": server.ports,
         "health": server.health["status"],
-        **{name: server.health[name] for name in ("reason", "mend") if name in server.health},
+        **{name: server.health[name] for name in ("reason", "mend", "notice") if name in server.health},
         **(_metrics(server) if server.backend == service.EMBEDDED else _collected(server, home)),
         "privacy": policy.in_force(home),
     }
@@ -82,10 +82,12 @@ def _text(state: dict, who: str) -> str:
         twice = f", {state['events_duplicate']:,.0f} arrived more than once" if "events_duplicate" in state else ""
         stored = f"{state['events_stored']:,.0f} stored{twice}"
     trouble = (f"trouble   {state['reason']} {state['mend']}.",) if "reason" in state else ()
+    notice = (f"notice    {state['notice']}",) if "notice" in state else ()
     return "\n".join(
         (
             f"server    {state['health']}: {who}, up {hours} h {rest // 60} min",
             *trouble,
+            *notice,
             f"home      {state['home']}",
             f"ports     {ports}  (on {state['bind']})",
             f"events    {stored}",

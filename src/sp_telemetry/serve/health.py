@@ -70,6 +70,8 @@ class Observer:
             "queued_requests": self._intake.queued_requests,
             "queued_bytes": self._intake.queued_bytes,
         }
+        if notice := await asyncio.to_thread(trouble.of_journal, self._store):
+            state["notice"] = notice
         if found := await self.trouble():
             state |= {"status": "Store unavailable", "reason": str(found), "mend": found.mend}
         return web.json_response(state, status=503 if found else 200)

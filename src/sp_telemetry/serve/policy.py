@@ -16,7 +16,7 @@ from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
 from sp_telemetry.privacy.policy import Policy
-from sp_telemetry.store import privacy
+from sp_telemetry.store import journal, privacy
 from sp_telemetry.store.engine import Engine
 
 log = logging.getLogger("sp_telemetry")
@@ -84,11 +84,14 @@ class PolicyKeeper:
     def _answer(self, policy: Policy) -> None:
         """Do what the request asks, `policy` being in force and all stored that was taken in under another."""
         request = self._home.path / REQUEST
+        damaged = journal.set_aside(self._home.store / "journal")  # rows under a policy before, which nobody can bring down
         if request.read_text().strip() == "count":
-            found = privacy.pending(self._handle, policy)
+            found = privacy.pending(self._handle, policy) | ({"damaged files": len(damaged)} if damaged else {})
             privacy.remember(self._handle, "counted", policy, ", ".join(f"{table}: {rows}" for table, rows in found.items()))
         else:
             done = privacy.tighten(self._handle, policy)
+            for file in damaged:
+                file.unlink(missing_ok=True)
             log.info("privacy: stored rows brought down to %s: %s", policy.level, done)
         request.unlink()
 

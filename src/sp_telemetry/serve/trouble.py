@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.store.journal import LEAST_ROOM
+from sp_telemetry.store.journal import LEAST_ROOM, set_aside
 
 # Only these are about what a request says, so that it can never be stored (all that fuzzing ever met, and their kin). Any other
 # error may be the machine's, and then the sender must keep the request: memory that runs out in the middle of decoding, say.
@@ -89,6 +89,12 @@ def of_place(store: Path, inode: int) -> Trouble | None:
     if seen.f_bavail * seen.f_frsize < LEAST_ROOM:
         return Trouble(FULL, _MENDS[FULL])
     return None
+
+
+def of_journal(store: Path) -> str:
+    """What is to be said of damaged files of the journal; '' where there are none. Nothing is refused for them."""
+    names = ", ".join(path.name for path in set_aside(store / "journal"))
+    return f"Acknowledged events may be missing: damaged files of the journal are kept in store/journal ({names})." if names else ""
 
 
 def _named(error: Exception, code: int) -> str:

@@ -5,31 +5,38 @@ typed and sanitised wait here for an insert that takes many. A server that is ki
 inserted already is then inserted twice, and copies collapse.
 
 A segment is a file of records, `length, CRC-32, a block of rows in FORMAT Native` each. A record that is cut off was never
-acknowledged, and nothing follows it.
+acknowledged, and nothing follows it: that is what a kill leaves, and no news. Any other record that can't be read was acknowledged and is
+damaged; what stands behind it is found all the same, and its file is kept, under another name, where it would be removed.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+
+log = logging.getLogger("sp_telemetry")
 
 HEAD = struct.Struct("<QI")
 LEAST_ROOM = 1 << 20  # the engine reserves that much for the smallest insert
 NAME = "{:0>8}.rows"
+DAMAGED = ".damaged"
+SEARCH_BYTES = 1 << 28  # a quarter of a second of checksums
+_LENGTH = re.compile(rb"(?=(?!\0{4})[\0-\xff]{4}\0{4})")  # what may be one: neither 0 nor 4 GB
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class Segment:
-    """One file. Its blocks are in memory too, until it is dropped."""
+    """One file. Its blocks are in memory too, until it is dropped. `lost`: how many of its bytes are damaged."""
 
-    def __init__(self, path: Path, blocks: list[bytes]) -> None:
-        self.path, self.blocks = path, blocks
+    def __init__(self, path: Path, blocks: list[bytes], lost: int = 0) -> None:
+        self.path, self.blocks, self.lost = path, blocks, lost
 
     @property
     def bytes(self) -> int:
@@ -44,13 +51,16 @@ class Journal:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
+        self._make_folder()
         self._lock = threading.Lock()
-        self._closed = [Segment(path, list(_blocks(path.read_bytes()))) for path in sorted(folder.glob(NAME.format("[0-9]" * 8)))]
-        self._number = max((int(segment.path.stem) for segment in self._closed), default=0)
+        self._closed = [_read(path) for path in sorted(folder.glob(NAME.format("[0-9]" * 8)))]
+        self._number = max((int(path.name[:8]) for path in [*(segment.path for segment in self._closed), *set_aside(folder)]), default=0)
         self._open: Segment | None = None
         self._file = -1
+        for segment in list(self._closed):
+            if segment.lost and not segment.blocks:  # nothing of it waits for an insert
+                self.drop(segment)
 
     @property
     def blocks(self) -> list[bytes]:
@@ -67,6 +77,7 @@ class Journal:
         """Returns when `blocks` are on the disk. Raises OSError; then nothing of them is kept."""
         heads = [HEAD.pack(len(block), zlib.crc32(block)) for block in blocks]
         with self._lock:
+            self._require_folder()
             self._require_room(sum(map(len, heads + blocks)))
             segment = self._open or self._begin()
             try:
@@ -88,10 +99,23 @@ class Journal:
             return list(self._closed)
 
     def drop(self, segment: Segment) -> None:
-        """A table has its rows."""
+        """A table has its rows. What is damaged stays, under a name that is not read again."""
+        if segment.lost and segment.path.exists():
+            segment.path.rename(segment.path.with_name(segment.path.name + DAMAGED))
         segment.path.unlink(missing_ok=True)
         with self._lock:
             self._closed.remove(segment)
+
+    def _require_folder(self) -> None:
+        """Where somebody has removed it, or the open file, it is begun anew: what is written to a file without a name is lost."""
+        if self._open and not os.fstat(self._file).st_nlink:
+            self._end()
+        self._make_folder()
+
+    def _make_folder(self) -> None:
+        if not self._folder.is_dir():
+            self._folder.mkdir(mode=0o700)  # not its parents: a store that is missing is not begun here
+            _sync_folder(self._folder.parent)
 
     def _require_room(self, size: int) -> None:
         """For the table too: what could only wait here is not taken."""
@@ -135,12 +159,82 @@ def _sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-def _blocks(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at + HEAD.size <= len(data):
-        length, checksum = HEAD.unpack_from(data, at)
-        block = data[at + HEAD.size : at + HEAD.size + length]
-        if not length or len(block) < length or zlib.crc32(block) != checksum:  # after a power cut a file may end in zeros
-            return
-        yield block
-        at += HEAD.size + length
+def set_aside(folder: Path) -> list[Path]:
+    """The damaged files in `folder` that wait for somebody to look at them, or to remove them."""
+    return sorted(folder.glob(NAME.format("[0-9]" * 8) + DAMAGED))
+
+
+def _read(path: Path) -> Segment:
+    segment = Segment(path, *_records(path.read_bytes()))
+    if segment.lost:
+        log.warning(
+            "The journal is damaged: %d bytes of %s can't be read, %d blocks of events in it can. It is kept, as %s.",
+            *(segment.lost, path, len(segment.blocks), path.name + DAMAGED),
+        )
+    return segment
+
+
+def _records(data: bytes) -> tuple[list[bytes], int]:
+    """The blocks of all records that are whole, and how many bytes are damaged."""
+    blocks, lost, at = [], 0, 0
+    while at < len(data):
+        if block := _block(data, at):
+            blocks.append(block)
+            at += HEAD.size + len(block)
+            continue
+        onward = _next(data, at)
+        if not onward and _is_torn(data[at:]):
+            break
+        lost += (onward or len(data)) - at
+        at = onward or len(data)
+    return blocks, lost
+
+
+def _size(data: bytes, at: int) -> int:
+    """What the record that begins there says of its size; 0 where that can't be."""
+    length = HEAD.unpack_from(data, at)[0] if at + HEAD.size <= len(data) else 0
+    return HEAD.size + length if 0 < length <= len(data) - at - HEAD.size else 0
+
+
+def _block(data: bytes, at: int) -> bytes:
+    """That of the record which begins there; empty where no whole one does."""
+    size = _size(data, at)
+    block = data[at + HEAD.size : at + size]
+    return block if size and zlib.crc32(block) == HEAD.unpack_from(data, at)[1] else b""
+
+
+def _next(data: bytes, at: int) -> int:
+    """Where, behind the record that begins there and can't be read, a whole one begins; 0 for nowhere.
+
+    Lengths are believed first, for what is within a block is a sender's text. A length may be what is damaged: then all is searched.
+    Numbers in a block look like lengths too; only of so many of those from which no lengths lead to the end is the checksum made.
+    """
+    onward = at
+    while size := _size(data, onward):
+        onward += size
+        if _block(data, onward):
+            return onward
+    left = SEARCH_BYTES
+    for found in _LENGTH.finditer(data, at + 1):
+        here = found.start()
+        size = _size(data, here)
+        if size and (left > 0 or _leads_to_end(data, here)):
+            if _block(data, here):
+                return here
+            left -= size
+    return 0
+
+
+def _leads_to_end(data: bytes, at: int) -> bool:
+    while size := _size(data, at):
+        at += size
+    return at == len(data)
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether `rest`, behind which nothing is whole, is what a kill leaves of a record that was being written: a part of it. After a
+    power cut it may be zeros. What has its whole length, or all of its block, was written to its end and may have been acknowledged."""
+    if len(rest) < HEAD.size or not rest.strip(b"\0"):
+        return True
+    length, checksum = HEAD.unpack_from(rest)
+    return length > len(rest) - HEAD.size and zlib.crc32(rest[HEAD.size :]) != checksum

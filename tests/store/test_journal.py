@@ -10,7 +10,9 @@ import shutil
 import signal
 import struct
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 from uuid import UUID
@@ -160,6 +162,23 @@ def test_an_append_that_fails_half_way_leaves_nothing_and_what_follows_is_found(
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     journal.append([b"second"])
     assert journal.blocks == waiting(tmp_path) == [b"first", b"second"]
+
+
+def test_how_much_waits_is_told_while_the_disk_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The event loop asks it at every turn."""
+    journal = Journal(tmp_path)
+    journal.append([b"first"])
+    syncing, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr("sp_telemetry.store.journal._sync", lambda file: syncing.set() or go_on.wait(20))
+    with ThreadPoolExecutor() as pool:
+        appending = pool.submit(journal.append, [b"second"])
+        assert syncing.wait(10)
+        begun = time.monotonic()
+        assert pool.submit(lambda: journal.bytes).result(10) == HEAD.size + len(b"first")
+        assert time.monotonic() - begun < 5
+        go_on.set()
+        appending.result(10)
+    assert journal.bytes == sum(file.stat().st_size for file in tmp_path.iterdir()) == 2 * HEAD.size + len(b"first" + b"second")
 
 
 # ---- its way into the store

@@ -25,9 +25,9 @@ class Observer:
     """What a look from outside sees. Figures of the store are asked for at most every few seconds. Made when the engine is open."""
 
     def __init__(self, engine: Engine, store: Path, intake: Intake, counters: Counters) -> None:
-        self._handle = engine.handle()
+        self._handle, self._checker = engine.handle(), engine.handle()  # figures may wait for the disk; whether it answers may not
         self._store, self._inode = store, store.stat().st_ino
-        self._asking = asyncio.Lock()
+        self._asking, self._checking = asyncio.Lock(), asyncio.Lock()
         self._intake = intake
         self._counters = counters
         self._started = self._counted_since = time.time()
@@ -54,8 +54,8 @@ class Observer:
         if found := trouble.of_place(self._store, self._inode):
             return found
         try:
-            async with self._asking:
-                await asyncio.to_thread(self._handle.run, "SELECT 1")
+            async with self._checking:
+                await asyncio.to_thread(self._checker.run, "SELECT 1")
         except (QueryFailed, OSError) as error:
             return trouble.of_error(error)
         refused = self._intake.trouble
@@ -83,8 +83,9 @@ class Observer:
         return web.Response(text=text, content_type="text/plain")
 
     async def close(self) -> None:
-        async with self._asking:
+        async with self._asking, self._checking:
             self._handle.close()
+            self._checker.close()
 
 
 def health_application(observer: Observer) -> web.Application:

@@ -47,7 +47,7 @@ class Segment:
 class Journal:
     """The segments in `folder`, which is made if need be. Appending and taking may happen in different threads.
 
-    Whatever writes raises OSError where the disk is full, say.
+    Whatever writes raises OSError where the disk is full, say. All but `bytes` waits for a write that is under way.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,6 +58,8 @@ class Journal:
         self._number = max((int(path.name[:8]) for path in [*(segment.path for segment in self._closed), *set_aside(folder)]), default=0)
         self._open: Segment | None = None
         self._file = -1
+        #: The length of its files. Read without the lock, by the event loop too: a disk may take seconds to sync.
+        self.bytes = sum(segment.bytes for segment in self._closed)
         for segment in list(self._closed):
             if segment.lost and not segment.blocks:  # nothing of it waits for an insert
                 self.drop(segment)
@@ -68,17 +70,13 @@ class Journal:
         with self._lock:
             return [block for segment in [*self._closed, self._open] if segment for block in segment.blocks]
 
-    @property
-    def bytes(self) -> int:
-        with self._lock:
-            return sum(segment.bytes for segment in [*self._closed, self._open] if segment)
-
     def append(self, blocks: list[bytes]) -> None:
         """Returns when `blocks` are on the disk. Raises OSError; then nothing of them is kept."""
         heads = [HEAD.pack(len(block), zlib.crc32(block)) for block in blocks]
         with self._lock:
             self._require_folder()
-            self._require_room(sum(map(len, heads + blocks)))
+            size = sum(map(len, heads + blocks))
+            self._require_room(size)
             segment = self._open or self._begin()
             try:
                 for piece in chain.from_iterable(zip(heads, blocks, strict=True)):
@@ -91,6 +89,7 @@ class Journal:
                     self._end()
                 raise
             segment.blocks += blocks
+            self.bytes += size
 
     def take(self) -> list[Segment]:
         """What waits, the oldest first. It stays here until it is dropped; what comes from now on waits apart."""
@@ -105,6 +104,7 @@ class Journal:
         segment.path.unlink(missing_ok=True)
         with self._lock:
             self._closed.remove(segment)
+            self.bytes -= segment.bytes
 
     def _require_folder(self) -> None:
         """Where somebody has removed it, or the open file, it is begun anew: what is written to a file without a name is lost."""

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import READER, WRITER
-from sp_telemetry.serve import clickhouse_access, clickhouse_reply, trouble
+from sp_telemetry.serve import clickhouse_access, clickhouse_reply, listener, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_reply import Reply
 from sp_telemetry.serve.clickhouse_request import Asked, credentials, read, refuse
@@ -116,6 +116,8 @@ class _Interface:
             return clickhouse_reply.failure(reply, refuse(298, "QUERY_IS_TOO_LARGE", f"A request may have {limit} bytes"), 413)
         except ConnectionResetError:  # nobody is left to answer
             return web.Response(status=499)
+        except listener.OF_CLIENTS as error:  # a body that is not what its headers say
+            return clickhouse_reply.failure(reply, _unreadable(error))
 
     async def _answer(self, request: web.Request, reply: Reply, asked: Asked, user: str) -> web.StreamResponse:
         if asked.database not in ("", clickhouse_access.DATABASE):
@@ -262,7 +264,10 @@ async def _body(request: web.Request, values: dict[str, str], limit: int) -> byt
     """The request's body, decompressed, of at most `limit` bytes. Fields of a form are parameters, as clickhouse-connect sends them
     when they are long."""
     if request.content_type == "multipart/form-data":
-        form = await _arrived(request.post())
+        try:
+            form = await _arrived(request.post())
+        except (ValueError, TypeError, LookupError, RuntimeError, http_exceptions.HttpProcessingError) as error:
+            raise _unreadable(error) from None  # aiohttp's words quote the form
         for name, value in form.items():
             if not isinstance(value, str):
                 raise refuse(48, "NOT_IMPLEMENTED", "External data are not offered")
@@ -274,6 +279,12 @@ async def _body(request: web.Request, values: dict[str, str], limit: int) -> byt
         if len(body) > limit:
             raise web.HTTPRequestEntityTooLarge(limit)
     return clickhouse_reply.unpacked(bytes(body), request.headers.get("Content-Encoding", ""), limit)
+
+
+def _unreadable(error: Exception) -> QueryFailed:
+    if memory := trouble.of_memory(error):
+        return refuse(*_UNAVAILABLE[trouble.MEMORY], str(trouble.of_error(memory)))
+    return refuse(36, "BAD_ARGUMENTS", f"The body can't be read: {listener.kind(error)}")
 
 
 async def _arrived(awaited: Awaitable[T]) -> T:

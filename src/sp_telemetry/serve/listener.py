@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 
-from aiohttp import http_exceptions, web
+from aiohttp import http_exceptions, web, web_protocol
 
 from sp_telemetry.serve import peer
 
@@ -30,8 +32,21 @@ _REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: c
 )
 
 
+_REASON = re.compile(r"(?:Bad status line:\n  )?([^\n]{1,80}):\n\n")  # the parser's own words, before the line that it quotes
+OF_CLIENTS = (http_exceptions.HttpProcessingError, web_protocol.RequestPayloadError)
+
+
+def kind(error: BaseException) -> str:
+    """What is wrong with a request, in words that hold nothing of it. aiohttp's quote what it can't read: a password, a prompt."""
+    while error.__cause__:  # what a body is read by says only that it could not be
+        error = error.__cause__
+    found = _REASON.match(error.message) if isinstance(error, http_exceptions.HttpProcessingError) else None
+    return f"{type(error).__name__}: {found[1]}" if found else type(error).__name__
+
+
 class _Seldom(logging.Filter):
-    """Each kind of complaint once in a while, in a line where it is the client's fault: it could be made a thousand times a second."""
+    """Each kind of complaint once in a while, for it could be made a thousand times a second: a line where it is the client's fault,
+    else where it happened. Never an error's own words, which may quote the request."""
 
     EVERY_S = 60
 
@@ -41,12 +56,14 @@ class _Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        kind = (record.msg, type(error))
-        if time.monotonic() - self._told.get(kind, float("-inf")) < self.EVERY_S:
+        complaint = (record.msg, type(error))
+        if time.monotonic() - self._told.get(complaint, float("-inf")) < self.EVERY_S:
             return False
-        self._told[kind] = time.monotonic()
-        if isinstance(error, http_exceptions.HttpProcessingError):
-            record.msg, record.args, record.exc_info = "a request that is not HTTP: %s", (error.message[:200],), None
+        self._told[complaint] = time.monotonic()
+        if isinstance(error, OF_CLIENTS):
+            record.msg, record.args, record.exc_info = "a request that can't be read: %s", (kind(error),), None
+        elif error:
+            record.exc_info, record.exc_text = None, "".join(traceback.format_tb(error.__traceback__)) + kind(error)
         return True
 
 
@@ -128,6 +145,12 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> None:
         if not self._strange:
             super().eof_received()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """aiohttp's, which answers with what it can't read."""
+        return super().handle_error(request, status, exc, kind(exc) if exc and message else message)
 
     def _refuse(self, transport: asyncio.Transport) -> None:
         """The reason, and for a few at a time a moment to read it: to close with its request unread would reset the client's connection."""

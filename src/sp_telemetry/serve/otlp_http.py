@@ -12,7 +12,7 @@ import json
 
 from aiohttp import web
 
-from sp_telemetry.serve import trouble
+from sp_telemetry.serve import listener, trouble
 from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
 from sp_telemetry.store.pipeline import SIGNALS
 
@@ -44,9 +44,9 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
             except web.HTTPException:
                 raise
             except Exception as error:  # a body that is not what its Content-Encoding says
-                if memory := _of_memory(error):
+                if memory := trouble.of_memory(error):
                     return _unavailable(Unavailable(trouble.of_error(memory)), request.content_type)
-                return _failure(400, INVALID_ARGUMENT, f"the body can't be read: {error}", request.content_type)
+                return _failure(400, INVALID_ARGUMENT, f"the body can't be read: {listener.kind(error)}", request.content_type)
             if encoding == "json" and not body.strip():
                 return _failure(400, INVALID_ARGUMENT, "the body is empty; an OTLP/JSON request is at least {}", JSON)
             try:
@@ -90,13 +90,6 @@ class _Bodies:
             return b"".join(pieces)
         finally:
             self._room += size
-
-
-def _of_memory(error: BaseException | None) -> MemoryError | None:
-    """That memory ran out, if it did: what a body is read by tells it as a body that is broken."""
-    while error and not isinstance(error, MemoryError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _unavailable(why: Unavailable | str, content_type: str) -> web.Response:

@@ -159,8 +159,11 @@ def _open_store(home: Home, settings: Settings, laps: Laps) -> Engine:
 
 def _uncaught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """What nobody caught in the event loop. Without free file descriptors each listener says so a hundred times a second."""
+    error = context.get("exception")
     if context.get("message") == "socket.accept() out of system resource":
         listener.log.warning("New connections wait: %s", trouble.of_error(context["exception"]))  # which says each thing seldom
+    elif isinstance(context.get("protocol"), listener.Connection) and error:  # with what it has sent
+        listener.log.error(context["message"], exc_info=error)
     else:
         loop.default_exception_handler(context)
 

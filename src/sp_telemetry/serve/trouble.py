@@ -63,6 +63,13 @@ def can_never_be_stored(error: QueryFailed) -> bool:
     return error.code in UNREADABLE
 
 
+def of_memory(error: BaseException | None) -> MemoryError | None:
+    """That memory ran out, if it did: what a body is read by tells it as a body that is broken."""
+    while error and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def of_error(error: Exception) -> Trouble:
     """What `error`, of the engine or the system, means."""
     text, code = str(error), getattr(error, "code", 0)

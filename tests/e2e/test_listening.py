@@ -14,10 +14,10 @@ from pathlib import Path
 import grpc
 import pytest
 
-from sp_telemetry.home import WRITER
-from sp_telemetry.serve import listener
+from sp_telemetry.home import READER, WRITER
+from sp_telemetry.serve import bodies, clickhouse_http, listener
 from sp_telemetry.setup.replay import GRPC_METHODS
-from tests.e2e.listening import HEAD, HIDDEN, events, raw, request, resident_mib, running, statuses
+from tests.e2e.listening import HEAD, HIDDEN, events, log_of, raw, request, resident_mib, running, statuses
 from tests.server import Server, as_json, as_protobuf
 
 __all__ = ["running"]  # a fixture
@@ -178,6 +178,64 @@ def test_slow_bodies_are_given_up(running: Server) -> None:
     with ThreadPoolExecutor(2) as pool:
         answers = pool.map(body, [begun, slow_body], ["otlp_http", "clickhouse"])
         assert [statuses(answer) for answer in answers] == [[503], [503]]
+
+
+def query_of(user: str, started: Server, size: int) -> bytes:
+    """The head of one that has such a body."""
+    key = started.home.secret(user)
+    return (f"POST / HTTP/1.1\r\nHost: localhost\r\nX-ClickHouse-User: {user}\r\nX-ClickHouse-Key: {key}\r\n"
+            f"Content-Length: {size}\r\n\r\n").encode()  # fmt: skip
+
+
+@pytest.mark.parametrize("port", ["otlp_http", "clickhouse"])
+def test_slow_bodies_shut_nobody_out(running: Server, port: str) -> None:
+    """More than there may be connections, each with a part of a request: those that came first make room, and it is said once."""
+    begun = query_of(READER, running, 1000) if port == "clickhouse" else HEAD + b"Content-Length: 1000\r\n\r\n"
+    before, descriptors = log_of(running), len(list(Path(f"/proc/{running.running.pid}/fd").iterdir()))
+    opened = []
+    try:
+        for _ in range(listener.CONNECTIONS + 50):
+            connection = socket.create_connection(("127.0.0.1", running.ports[port]), timeout=10)
+            connection.sendall(begun + b"x")
+            opened.append(connection)
+        time.sleep(0.5)
+        for number in range(10):
+            assert running.query("SELECT 1") == [[1]]
+            assert running.post("logs", as_protobuf(request(f"through slow {port}", number)))[0] == 200
+        assert len(list(Path(f"/proc/{running.running.pid}/fd").iterdir())) - descriptors <= listener.CONNECTIONS + 30
+        assert statuses(opened[0].recv(4096)) == [503]
+        opened[-1].sendall(b"x")
+        opened[-1].settimeout(0.2)
+        with pytest.raises(TimeoutError):  # the last is still heard
+            opened[-1].recv(1)
+    finally:
+        for connection in opened:
+            connection.close()
+    assert events(running, f"through slow {port}") == 10
+    assert log_of(running).removeprefix(before).count("Too many connections") <= 1
+    assert log_of(running).count("Too many connections") >= 1
+
+
+def test_half_bodies_of_readers_take_bounded_memory(running: Server) -> None:
+    """And what came first makes room for a question that is asked now."""
+    size = clickhouse_http.MAX_QUESTION
+    begun = query_of(READER, running, size) + b"SELECT 1 -- " + b"x" * (size - 100)
+    before = resident_mib(running)
+    opened = []
+    try:
+        for _ in range(60):
+            connection = socket.create_connection(("127.0.0.1", running.ports["clickhouse"]), timeout=10)
+            with contextlib.suppress(ConnectionError):  # it is refused
+                connection.sendall(begun)
+            opened.append(connection)
+        assert resident_mib(running) - before < 3 * clickhouse_http.ROOM[READER] >> 20
+        time.sleep(bodies.SLOW_S)
+        question = b"SELECT 1 -- " + b"x" * 200_000
+        answer = raw(running, query_of(READER, running, len(question)) + question, "clickhouse")
+        assert statuses(answer) == [200], answer
+    finally:
+        for connection in opened:
+            connection.close()
 
 
 def test_a_thousand_idle_connections_cost_little_and_shut_nobody_out(running: Server) -> None:

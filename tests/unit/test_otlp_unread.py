@@ -51,7 +51,7 @@ def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("of", "method"),
     [
-        ("the stream", "sp_telemetry.serve.otlp_http._Bodies.read"),
+        ("the stream", "sp_telemetry.serve.bodies.Share.read"),
         ("the parser", "aiohttp.streams.StreamReader.feed_data"),
         ("gzip", "aiohttp.compression_utils.ZLibDecompressor.decompress_sync"),
     ],

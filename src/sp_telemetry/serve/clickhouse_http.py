@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from aiohttp import http_exceptions, web
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import READER, WRITER
 from sp_telemetry.serve import clickhouse_access, clickhouse_reply, listener, trouble
+from sp_telemetry.serve.bodies import Bodies, Share
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_reply import Reply
 from sp_telemetry.serve.clickhouse_request import Asked, credentials, read, refuse
@@ -33,7 +34,8 @@ QUERIES_AT_ONCE = {READER: 4, WRITER: 12}  # times query_memory_mib is what read
 WAIT_FOR_TURN_S = 10.0
 HELD_BACK = 1 << 20  # of an answer before its headers go, so that an early error still gets its status
 SLOW_READER_S = 60.0
-SLOW_SENDER_S = 30.0  # between two pieces of a body
+BODY_S = {READER: 30.0, WRITER: 300.0}  # for a body to arrive: who inserts may still be making it
+ROOM = {READER: 16 * MAX_QUESTION, WRITER: 4 * MAX_BODY}  # for bodies, until they are answered
 _CHECK_CLIENT_S = 0.1
 # What ClickHouse calls what keeps the store from taking events; all of it is told to come again.
 _UNAVAILABLE = {
@@ -68,6 +70,7 @@ class _Interface:
         self._access, self._control, self._intake = access, Control(engine), intake
         self._threads = ThreadPoolExecutor(sum(QUERIES_AT_ONCE.values()) + 4, "clickhouse")
         self._turns = {user: asyncio.Semaphore(number) for user, number in QUERIES_AT_ONCE.items()}
+        self._bodies = {user: Bodies(room) for user, room in ROOM.items()}
         self._running: dict[Run, web.Request] = {}
         self._stopping = False
         self._host = socket.gethostname()
@@ -103,12 +106,13 @@ class _Interface:
                 return await _ping(request)
             user = self._access.user(given)
             limit = MAX_BODY if user == WRITER else MAX_QUESTION
-            body = await _body(request, values, limit)
-            asked = read(values, request.headers, body)
-            reply.query_id = asked.query_id
-            del body
-            async with _Turn(self._turns[user]):
-                return await self._answer(request, reply, asked, user)
+            with self._bodies[user].share() as share:
+                body = await _body(request, values, limit, BODY_S[user], share)
+                asked = read(values, request.headers, body)
+                reply.query_id = asked.query_id
+                del body
+                async with _Turn(self._turns[user]):
+                    return await self._answer(request, reply, asked, user)
         except QueryFailed as error:
             # A 401 makes a browser or curl ask for a password; ClickHouse says 403 to one that is wrong.
             return clickhouse_reply.failure(reply, error, 401 if error.code == 516 and anonymous else None)
@@ -260,35 +264,28 @@ async def _write(response: web.StreamResponse, packer: Any, piece: bytes) -> Non
             raise ConnectionResetError("the client does not read") from None
 
 
-async def _body(request: web.Request, values: dict[str, str], limit: int) -> bytes:
+async def _body(request: web.Request, values: dict[str, str], limit: int, seconds: float, share: Share) -> bytes:
     """The request's body, decompressed, of at most `limit` bytes. Fields of a form are parameters, as clickhouse-connect sends them
     when they are long."""
-    if request.content_type == "multipart/form-data":
-        try:
-            form = await _arrived(request.post())
-        except (ValueError, TypeError, LookupError, RuntimeError, http_exceptions.HttpProcessingError) as error:
-            raise _unreadable(error) from None  # aiohttp's words quote the form
-        for name, value in form.items():
-            if not isinstance(value, str):
-                raise refuse(48, "NOT_IMPLEMENTED", "External data are not offered")
-            values[name] = value
-        return b""
-    body = bytearray()
-    while piece := await _arrived(request.content.readany()):
-        body += piece
-        if len(body) > limit:
-            raise web.HTTPRequestEntityTooLarge(limit)
-    return clickhouse_reply.unpacked(bytes(body), request.headers.get("Content-Encoding", ""), limit)
+    try:
+        if request.content_type != "multipart/form-data":
+            body = await share.read(request, limit, seconds)
+            return clickhouse_reply.unpacked(body, request.headers.get("Content-Encoding", ""), limit)
+        form = await share.read_by(request.post, request, MAX_QUESTION, seconds)
+    except TimeoutError:
+        raise refuse(209, "SOCKET_TIMEOUT", "Timeout exceeded while reading from socket: the body came too slowly") from None
+    except Busy as error:
+        raise refuse(202, "TOO_MANY_SIMULTANEOUS_QUERIES", str(error)) from None
+    except (ValueError, TypeError, LookupError, RuntimeError, http_exceptions.HttpProcessingError) as error:
+        raise _unreadable(error) from None  # aiohttp's words quote the form
+    for name, value in form.items():
+        if not isinstance(value, str):
+            raise refuse(48, "NOT_IMPLEMENTED", "External data are not offered")
+        values[name] = value
+    return b""
 
 
 def _unreadable(error: Exception) -> QueryFailed:
     if memory := trouble.of_memory(error):
         return refuse(*_UNAVAILABLE[trouble.MEMORY], str(trouble.of_error(memory)))
     return refuse(36, "BAD_ARGUMENTS", f"The body can't be read: {listener.kind(error)}")
-
-
-async def _arrived(awaited: Awaitable[T]) -> T:
-    try:
-        return await asyncio.wait_for(awaited, SLOW_SENDER_S)
-    except TimeoutError:
-        raise refuse(209, "SOCKET_TIMEOUT", f"Timeout exceeded while reading from socket ({SLOW_SENDER_S:g} s)") from None

@@ -1,17 +1,19 @@
 """A port with an HTTP application behind it, held against clients that open connections and then do little.
 
 aiohttp waits for a first request for ever and for a next one an hour. Here a connection has seconds to say what it wants, and of too
-many the one that has waited longest makes room, so that who has something to say gets through.
+many the one that has waited longest makes room, so that who has something to say gets through. Where all of them have, the one does
+whose body has been coming longest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import http_exceptions, web, web_protocol
 
@@ -26,6 +28,7 @@ LINGER_S = 2  # to read on after a refusal, so that the client gets to read it
 MAX_LINE = 1 << 18  # of the head: a query may stand in the address
 STRANGER = b"Refused: this listener answers to the programs of the user who runs it.\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_MANY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _REFUSAL = b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (
     len(STRANGER),
     STRANGER,
@@ -91,22 +94,44 @@ async def busy(request: web.Request, handler: Callable[[web.Request], Awaitable[
         connection.waits(KEEP_ALIVE_S)
 
 
+@contextlib.contextmanager
+def receiving(request: web.BaseRequest) -> Iterator[None]:
+    """Tells the connection that the body of its request is coming, as long as this lasts."""
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        yield
+        return
+    connection.receives(True)
+    try:
+        yield
+    finally:
+        connection.receives(False)
+
+
 class Connections:
-    """Those of one listener. `waiting` are without a request, the longest first."""
+    """Those of one listener. `waiting` are without a request, `receiving` without all of its body, the longest first."""
 
     def __init__(self, server: web.Server, other_users: bool) -> None:
         self._server = server
         self.other_users = other_users
         self.number = self.refused = 0
         self.waiting: dict[Connection, asyncio.TimerHandle] = {}
+        self.receiving: dict[Connection, None] = {}
 
     def make(self) -> Connection:
         return Connection(self, self._server)
 
-    def opened(self) -> None:
+    def opened(self, newcomer: Connection) -> None:
+        """It waits already. Of too many one is closed."""
         self.number += 1
-        if self.number > CONNECTIONS and self.waiting:
-            next(iter(self.waiting)).close_now()
+        if self.number <= CONNECTIONS:
+            return
+        longest = next(iter(self.waiting), newcomer)
+        if longest is newcomer and self.receiving:
+            log.warning("Too many connections: of those whose requests arrive slowly the first makes room.")
+            next(iter(self.receiving)).close_now(_MANY)
+        else:
+            longest.close_now()
 
 
 class Connection(web.RequestHandler):
@@ -135,7 +160,7 @@ class Connection(web.RequestHandler):
             return
         super().connection_made(transport)
         self.waits(REQUEST_S)
-        self._connections.opened()
+        self._connections.opened(self)
 
     def data_received(self, data: bytes) -> None:
         if not self._strange:
@@ -171,6 +196,7 @@ class Connection(web.RequestHandler):
             self._connections.refused -= 1
         if not self._strange:
             self.works()
+            self.receives(False)
             self._connections.number -= 1
             super().connection_lost(exc)
 
@@ -178,6 +204,12 @@ class Connection(web.RequestHandler):
         self._begun = False
         if timer := self._connections.waiting.pop(self, None):
             timer.cancel()
+
+    def receives(self, does: bool) -> None:
+        if does and self.transport is not None:
+            self._connections.receiving[self] = None
+        else:
+            self._connections.receiving.pop(self, None)
 
     def waits(self, seconds: float) -> None:
         self.works()
@@ -188,9 +220,10 @@ class Connection(web.RequestHandler):
         """Unless we were: after standing still, timers may come before what has arrived is read. So that is read first."""
         self._connections.waiting[self] = asyncio.get_running_loop().call_later(GRACE_S, self.close_now)
 
-    def close_now(self) -> None:
+    def close_now(self, answer: bytes = b"") -> None:
         self._connections.waiting.pop(self, None)
+        self.receives(False)
         if self.transport is not None:
-            if self._begun:
-                self.transport.write(_LATE)
+            if answer or self._begun:
+                self.transport.write(answer or _LATE)
             self.force_close()

@@ -7,12 +7,12 @@ request's encoding.
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from aiohttp import web
 
 from sp_telemetry.serve import listener, trouble
+from sp_telemetry.serve.bodies import Bodies
 from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
 from sp_telemetry.store.pipeline import SIGNALS
 
@@ -32,7 +32,8 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
                 allowed = f"{request.content_type!r} is not an OTLP content type; send {PROTOBUF} or {JSON}"
                 return _failure(415, INVALID_ARGUMENT, allowed, JSON)
             try:
-                body = await bodies.read(request)
+                with bodies.share() as share:
+                    body = await share.read(request, max_request_bytes, BODY_S)
             except Busy as error:
                 return _failure(429, RESOURCE_EXHAUSTED, str(error), request.content_type, error.retry_after_s)
             except TimeoutError:  # 408 would be true, and the sender would throw its events away, also where it is us who were slow
@@ -61,35 +62,11 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
 
         return export
 
-    bodies = _Bodies(max_request_bytes)
+    bodies = Bodies(BODIES * max_request_bytes)
     app = web.Application()
     for signal in SIGNALS:
         app.router.add_post(f"/v1/{signal}", endpoint(signal))
     return app
-
-
-class _Bodies:
-    """Bodies on their way in: each has its time and its size, and all of them together are bounded."""
-
-    def __init__(self, largest: int) -> None:
-        self._largest, self._room = largest, BODIES * largest
-
-    async def read(self, request: web.Request) -> bytes:
-        """The body, decompressed. Raises Busy, TimeoutError, HTTPRequestEntityTooLarge."""
-        pieces, size = [], 0
-        try:
-            async with asyncio.timeout(BODY_S):
-                async for piece in request.content.iter_any():
-                    pieces.append(piece)
-                    size += len(piece)
-                    self._room -= len(piece)
-                    if size > self._largest:
-                        raise web.HTTPRequestEntityTooLarge(self._largest)
-                    if self._room < 0:
-                        raise Busy("too many requests are being received")
-            return b"".join(pieces)
-        finally:
-            self._room += size
 
 
 def _unavailable(why: Unavailable | str, content_type: str) -> web.Response:

@@ -3,6 +3,7 @@ to the test."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sp_telemetry.serve.trouble import READ_ONLY
 from sp_telemetry.setup import service
 from tests.conftest import require
 from tests.e2e.faults import (
@@ -202,5 +204,73 @@ def test_a_store_that_turns_read_only_refuses_until_it_can_be_written(room, tmp_
         placed.stored("logs", second)
         assert_well(placed, pid)
         assert_stored_once_and_again_after_a_restart(placed, [1, 2])
+    finally:
+        placed.down()
+
+
+def choose(of: Server, level: str) -> None:
+    of.home.make()
+    (of.home.path / "config.toml").write_text(f'privacy_level = "{level}"\n')
+
+
+def assert_a_prompt_is_kept(of: Server, number: int, kept: bool) -> None:
+    told = event(number, prompt="zebra words", prompt_length=11) | {"name": "user_prompt"}
+    of.stored("logs", request(told))
+    rows = of.query("SELECT attributes['prompt'] FROM telemetry.telemetry_events FINAL WHERE event_sequence = {n:UInt32}", n=number)
+    assert ("zebra" in rows[0][0]) == kept, rows
+
+
+def assert_policy_waits(of: Server, why: str) -> None:
+    reason = f"{why}, so a changed privacy policy is not in force yet."
+    assert wait_for(lambda: health(of)[1].get("reason") == reason), health(of)
+    status, state = health(of)
+    assert status == 503 and state["mend"]
+    told = of.command("status")
+    assert told.returncode == 5 and f"trouble   {reason} {state['mend']}." in told.stdout
+    log = (of.home.logs / "server.log").read_text()
+    assert log.count(reason) == 1 and "DB::Exception" not in log
+
+
+def level(of: Server) -> str:
+    return json.loads(of.command("status", "--json").stdout)["privacy"]["level"]
+
+
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_a_policy_that_could_not_be_recorded_for_lack_of_room_is_not_in_force(room, tmp_path):
+    """Less room than a row takes, and enough for functions: full and back to strict meanwhile."""
+    with small_disk(room, tmp_path / "small", 64) as placed:
+        choose(placed, "strict")
+        placed.up()
+        assert_a_prompt_is_kept(placed, 1, False)
+        ballast = placed.home.path.parent / "ballast"
+        fill(ballast)
+        os.truncate(ballast, ballast.stat().st_size - (600 << 10))
+        choose(placed, "full")
+        assert_policy_waits(placed, FULL)
+        assert level(placed) == "strict"
+        choose(placed, "strict")
+        ballast.unlink()
+        assert wait_for(lambda: health(placed)[0] == 200), health(placed)
+        assert_a_prompt_is_kept(placed, 2, False)
+        placed.restart()
+        assert_a_prompt_is_kept(placed, 3, False)
+
+
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_a_policy_chosen_while_the_store_is_read_only_is_put_in_force_afterwards(room, tmp_path):
+    placed = InRoom(room, tmp_path / "home")
+    try:
+        choose(placed, "full")
+        placed.up()
+        assert_a_prompt_is_kept(placed, 1, True)
+        store = placed.folder / "store"
+        room.run("mount", "--bind", store, store)
+        room.run("mount", "-o", "remount,ro,bind", store)
+        choose(placed, "strict")
+        assert_policy_waits(placed, READ_ONLY)
+        room.run("umount", "--lazy", store)
+        assert wait_for(lambda: health(placed)[0] == 200), health(placed)
+        assert_a_prompt_is_kept(placed, 2, False)
+        assert level(placed) == "strict"
     finally:
         placed.down()

@@ -186,7 +186,8 @@ def _ask(home: Home, client: Any, what: str) -> dict[str, int]:
         if not service.is_held(home):
             raise ServerUnreachable("The server ended meanwhile; it goes on at its next start.", "`sp-telemetry up` starts it.")
         time.sleep(0.2)
-    rows = client.query("SELECT what, detail FROM telemetry.privacy_history WHERE what != 'in force' ORDER BY since DESC LIMIT 1").rows
+    asked = "what NOT IN ('in force', 'under way')"
+    rows = client.query(f"SELECT what, detail FROM telemetry.privacy_history WHERE {asked} ORDER BY since DESC LIMIT 1").rows
     if not rows or rows[0][0] != what:
         raise SpTelemetryError("The server could not do it.", "`sp-telemetry logs` says why.")
     return {name: int(number) for name, number in (one.split(": ") for one in rows[0][1].split(", "))}

@@ -19,7 +19,7 @@ examples:
   sp-telemetry status
   sp-telemetry status --json
 
-exit code 3 when no server runs, 5 when its store takes or answers nothing now.
+exit code 3 when no server runs, 5 when its store takes or answers nothing now, or does not follow a changed privacy policy yet.
 """
 
 

@@ -13,6 +13,7 @@ from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve import trouble
 from sp_telemetry.serve.counters import Counters, prometheus
 from sp_telemetry.serve.intake import Intake
+from sp_telemetry.serve.policy import PolicyKeeper
 from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store import maintenance
 from sp_telemetry.store.engine import Engine
@@ -24,12 +25,13 @@ REFUSED_FRESH_S = 30  # a refused insert is news for so long, unless the next on
 class Observer:
     """What a look from outside sees. Figures of the store are asked for at most every few seconds. Made when the engine is open."""
 
-    def __init__(self, engine: Engine, store: Path, intake: Intake, counters: Counters) -> None:
+    def __init__(self, engine: Engine, store: Path, intake: Intake, counters: Counters, keeper: PolicyKeeper) -> None:
         self._handle, self._checker = engine.handle(), engine.handle()  # figures may wait for the disk; whether it answers may not
         self._store, self._inode = store, store.stat().st_ino
         self._asking, self._checking = asyncio.Lock(), asyncio.Lock()
         self._intake = intake
         self._counters = counters
+        self._keeper = keeper
         self._started = self._counted_since = time.time()
         self._figures: dict[str, float] = {}
         self._figures_at = float("-inf")
@@ -62,7 +64,7 @@ class Observer:
         return refused if refused and time.monotonic() - refused.at < REFUSED_FRESH_S else None
 
     async def health(self, _: web.Request) -> web.Response:
-        """200 while the store takes events and answers, 503 with the reason, and what mends it, when it does not."""
+        """200 while the store takes events, answers and follows the policy; 503 with the reason, and what mends it, when it does not."""
         state = {
             "status": "Server available",
             "version": __version__,
@@ -72,9 +74,12 @@ class Observer:
         }
         if notice := await asyncio.to_thread(trouble.of_journal, self._store):
             state["notice"] = notice
-        if found := await self.trouble():
-            state |= {"status": "Store unavailable", "reason": str(found), "mend": found.mend}
-        return web.json_response(state, status=503 if found else 200)
+        found, waiting = await self.trouble(), self._keeper.waiting
+        if found:
+            state["status"] = "Store unavailable"
+        if told := waiting or found:  # what keeps a policy waiting is mostly that very trouble, and says so
+            state |= {"reason": str(told), "mend": told.mend}
+        return web.json_response(state, status=503 if told else 200)
 
     async def metrics(self, _: web.Request) -> web.Response:
         figures = {**await self.figures(), "available": 0 if await self.trouble() else 1}

@@ -93,7 +93,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.push_async_callback(upkeep.close)
         keeper = PolicyKeeper(engine, home, intake.settle_all)
         stack.push_async_callback(keeper.close)
-        observer = health.Observer(engine, home.store, intake, counters)
+        observer = health.Observer(engine, home.store, intake, counters, keeper)
         stack.push_async_callback(observer.close)
         await intake.settle()
         laps.done("journal")

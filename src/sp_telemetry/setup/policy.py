@@ -10,11 +10,11 @@ from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
 from sp_telemetry.store.client import connect
-from sp_telemetry.store.privacy import IN_FORCE, checksum
+from sp_telemetry.store.privacy import IN_FORCE, UNDER_WAY, checksum
 
 
 def in_force(home: Home) -> dict[str, Any] | None:
-    """level, since (epoch seconds), own_patterns, own_attributes, checksum; or None where nobody answers."""
+    """level, since (epoch seconds), own_patterns, own_attributes, checksum (see `InForce`); or None where nobody answers."""
     try:
         rows = connect(home, home.settings()).query(IN_FORCE).records()
     except (ServerUnreachable, QueryFailed):
@@ -25,7 +25,8 @@ def in_force(home: Home) -> dict[str, Any] | None:
 def describe(force: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(force["since"]))
     rules = force["own_patterns"] + force["own_attributes"]
-    return f"{force['level']} since {since}" + (f", with {rules} rules of your own" if rules else "")
+    state = ", under way" if force["checksum"].startswith(UNDER_WAY) else ""
+    return f"{force['level']}{state} since {since}" + (f", with {rules} rules of your own" if rules else "")
 
 
 def look(patient: Patient) -> list[Finding]:

@@ -100,7 +100,10 @@ def of_place(store: Path, inode: int) -> Trouble | None:
 
 def of_journal(store: Path) -> str:
     """What is to be said of damaged files of the journal; '' where there are none. Nothing is refused for them."""
-    names = ", ".join(path.name for path in set_aside(store / "journal"))
+    try:
+        names = ", ".join(path.name for path in set_aside(store / "journal"))
+    except OSError:  # a trouble of its own, which others tell
+        return ""
     return f"Acknowledged events may be missing: damaged files of the journal are kept in store/journal ({names})." if names else ""
 
 

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
-from tests.server import as_json, as_protobuf, context, log_request
+from tests.server import as_json, as_protobuf, context, log_request, server, wait_for
 
 SECOND = 10**9
 START = 1_790_000_000 * SECOND  # a whole second in 2026
@@ -121,6 +122,19 @@ def test_context_that_came_just_before_a_long_absence_is_honoured_at_the_next_st
     handle.run(f"INSERT INTO telemetry.session_context (session_id, at, received_at, feature) VALUES {told}")
     maintenance.reattribute_newest(handle, 60)
     assert spent(handle, of) == {"017-a": 1}
+
+
+def test_a_server_honours_late_context_in_a_session_of_more_weeks_than_the_engine_inserts_by_itself(tmp_path: Path):
+    """A week is a partition, and its limit is a hundred of them. What fails there is tried again for ever, and all else waits for it."""
+    of, weeks = session(), 130
+    events = [request(of, START - number * 7 * 86400 * SECOND, number) for number in range(weeks)]
+    with server(tmp_path / "home") as running:
+        running.stored("logs", as_protobuf(log_request(events)))
+        assert running.query("SELECT count() FROM telemetry.telemetry_events") == [[weeks]]
+        running.stored("logs", as_protobuf(log_request([context(of, START - weeks * 7 * 86400 * SECOND, feature="001-a")])))
+        late = "SELECT count() FROM telemetry.telemetry_events FINAL WHERE feature != '001-a'"
+        assert wait_for(lambda: running.query(late) == [[0]], 30, 0.5)
+        assert "Attribution and summaries wait" not in (running.home.logs / "server.log").read_text()
 
 
 def test_late_context_says_who_it_was_where_nobody_had_said_so(handle, pipeline):

@@ -126,10 +126,14 @@ class Handle:
 
 # The engine has one user, so what a handle may see hangs on a setting that a handle with readonly=1 can't change. It fails closed:
 # another text hides the rows. Views run with the settings of the handle that inserts, so inserting handles begin with OWNER too.
+# What rewrites events (attribution, policy, backfill) may meet history of more than a hundred weeks, each a partition.
 OWNER = "engine"
 _FOR_THE_ENGINE = f"<filter>startsWith(getSetting('log_comment'), '{OWNER}')</filter>"
 _USERS = f"""<clickhouse>
-  <profiles><default><log_comment>{OWNER}</log_comment></default></profiles>
+  <profiles><default>
+    <log_comment>{OWNER}</log_comment>
+    <max_partitions_per_insert_block>0</max_partitions_per_insert_block>
+  </default></profiles>
   <users><default>
     <password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
     <databases>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve import intake
+from sp_telemetry.serve.counters import Counters
 from sp_telemetry.store import framing, privacy, standing_query
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.journal import HEAD, Journal
@@ -265,6 +267,38 @@ def test_no_more_is_on_the_disk_than_the_level_keeps(handle: Handle, journal: Jo
     assert stored(handle) == ([] if level == "strict" else [1])
 
 
+@linux
+def test_a_settling_that_takes_long_is_waited_for_by_questions_and_seen_by_upkeep(
+    handle: Handle, journal: Journal, monkeypatch: pytest.MonkeyPatch
+):
+    """Contexts that came beside it, and its own rows, are looked for again when it is done: they were looked for in vain."""
+    Pipeline(handle).store(STANDING, [request(1)], journal=journal)
+    settle, go_on = Pipeline.settle, threading.Event()
+    monkeypatch.setattr(Pipeline, "settle", lambda *given: go_on.wait(20) and settle(*given))
+
+    async def run() -> None:
+        taken = intake.Intake(handle.engine, Counters(), 64 << 20, journal)
+        try:
+            before = time.time()
+            await taken.begin_settling(0.05)
+            asking = asyncio.create_task(taken.settle())
+            await taken.store("logs", "protobuf", as_protobuf(log_request([context(SESSION, START - 1, feature="001-a")])))
+            after = time.time()
+            assert taken.context_arrived.is_set() and taken.contexts_since.take() < after and taken.inserts_since.take() < after
+            taken.context_arrived.clear()
+            await asyncio.sleep(0.2)
+            assert (asking.done(), stored(handle)) == (False, [])
+            go_on.set()
+            await asking
+            assert (stored(handle), journal.bytes, taken.context_arrived.is_set()) == ([1], 0, True)
+            assert before <= taken.contexts_since.take() <= after and before <= taken.inserts_since.take() <= after
+        finally:
+            go_on.set()
+            await taken.close()
+
+    asyncio.run(run())
+
+
 # ---- in the server
 
 
@@ -288,7 +322,7 @@ def test_a_server_reads_what_it_acknowledged_and_settles_by_itself(tmp_path: Pat
         os.kill(running.running.pid, signal.SIGKILL)
         assert len(waiting(folder)) == 1
         running.up()
-        assert (waiting(folder), count(running)) == ([], 4)
+        assert (count(running), waiting(folder)) == (4, [])
         assert running.metrics()["sp_telemetry_events_duplicate"] == 0
         running.stored("logs", request(5))
         running.down()
@@ -330,3 +364,27 @@ def test_a_journal_that_somebody_removes_is_begun_anew(tmp_path: Path):
         os.kill(running.running.pid, signal.SIGKILL)
         running.up()
         assert count(running) == 2
+
+
+@linux
+def test_a_start_does_not_wait_for_events_of_hundreds_of_weeks(tmp_path: Path):
+    """Each week is a part of the table. What comes meanwhile is taken, and who asks sees all."""
+    weeks, week = 400, 7 * 86400 * 10**9
+    with server(tmp_path / "home") as running:
+        common = {"name": "api_request", "session.id": SESSION}
+        events = [common | {"event.sequence": n, "time_ns": START - n * week} for n in range(weeks)]
+        running.stored("logs", as_protobuf(log_request(events)))
+        os.kill(running.running.pid, signal.SIGKILL)
+        begun = time.monotonic()
+        running.up()
+        started = time.monotonic() - begun
+        assert waiting(running.home.store / "journal"), f"settled in {started:.1f} s, before the start was over"
+        assert running.get("health", "/")[0] == 200
+        running.stored("logs", as_protobuf(log_request([common | {"event.sequence": weeks, "time_ns": START + 1}])))
+        running.stored("logs", as_protobuf(log_request([context(SESSION, START - weeks * week, feature="001-a")])))
+        assert count(running) == weeks + 1
+        assert running.metrics()["sp_telemetry_events_duplicate"] == 0
+        unattributed = "SELECT count() FROM telemetry.telemetry_events FINAL WHERE feature != '001-a'"
+        assert wait_for(lambda: running.query(unattributed) == [[0]], 60, 1)
+        running.restart()  # summaries are brought up to date when it ends
+        assert running.query("SELECT sum(requests) FROM telemetry.session_summaries FINAL") == [[weeks + 1]]

@@ -58,8 +58,9 @@ class Earliest:
     def __init__(self) -> None:
         self._at = self.ever = float("inf")
 
-    def note(self) -> None:
-        self._at = min(self._at, time.time())
+    def note(self, at: float | None = None) -> None:
+        """That something arrived now, or `at`."""
+        self._at = min(self._at, time.time() if at is None else at)
         self.ever = min(self._at, self.ever)
 
     def take(self) -> float:
@@ -99,6 +100,7 @@ class Intake:
         self.stored = asyncio.Event()  # something was committed: maintenance looks at it
         self.context_arrived = asyncio.Event()
         self.inserts_since, self.contexts_since = Earliest(), Earliest()  # for who looks at what arrived since it looked last
+        self._contexts_beside = Earliest()  # told since the last settling began, which knows nothing of them
         self._refused: Trouble | None = None  # why the last insert was refused; None when it was not
         self._unsettled: Trouble | None = None  # the same of what waits in the journal
 
@@ -142,6 +144,11 @@ class Intake:
     def trouble(self) -> Trouble | None:
         """Why the store takes nothing, as far as the last inserts tell."""
         return self._refused or self._unsettled
+
+    async def begin_settling(self, wait_s: float) -> None:
+        """Settle what an end before left, without waiting for it longer than that: whoever asks something waits for it."""
+        if self._journal.bytes:
+            await asyncio.wait([self._begin(self._settle())], timeout=wait_s)
 
     async def settle(self) -> None:
         """Returns when all that was acknowledged until now can be read, or can't be: see `trouble`."""
@@ -196,7 +203,7 @@ class Intake:
         told = lane.signal == "logs" and any(CONTEXT_MARK in waiting.body for waiting in batch)
         self.inserts_since.note()
         if told:
-            self.contexts_since.note()
+            self._note_contexts()
         bodies = [waiting.body for waiting in batch]
         journal = None if self._unsettled else self._journal  # where it can't be settled it takes nothing either, so that senders are told
         try:
@@ -209,7 +216,7 @@ class Intake:
             self._idle.append(pipeline)
         self.inserts_since.note()  # again, for who took the reading while this was under way
         if told:
-            self.contexts_since.note()
+            self._note_contexts()
         self._note_trouble(answers)
         for waiting, answer in zip(batch, answers, strict=True):
             if isinstance(answer, int):
@@ -231,6 +238,10 @@ class Intake:
         self._plan_settling()
         self._start_inserts()
 
+    def _note_contexts(self) -> None:
+        self.contexts_since.note()
+        self._contexts_beside.note()
+
     def _plan_settling(self) -> None:
         waiting = self._journal.bytes
         if waiting >= SETTLE_BYTES and not self._settling.locked() and not self._unsettled:
@@ -247,7 +258,9 @@ class Intake:
         async with self._settling:
             if not self._journal.bytes:
                 return
-            self.inserts_since.note()
+            begun = time.time()
+            self.inserts_since.note(begun)
+            self._contexts_beside.take()
             try:
                 await asyncio.get_running_loop().run_in_executor(self._pool, self._settler.settle, self._journal)
                 if self._unsettled:
@@ -260,7 +273,10 @@ class Intake:
                 if self._unsettled is None or self._unsettled.what != found.what:
                     log.warning("%s. What is acknowledged waits in the journal; senders are told to try again.", found.what)
                 self._unsettled = found
-            self.inserts_since.note()
+            self.inserts_since.note(begun)  # again, as above; with times of when it began
+            if (told := self._contexts_beside.take()) < float("inf"):
+                self.contexts_since.note(told)  # its rows were not there when they were looked for
+                self.context_arrived.set()
         self.stored.set()
         self._plan_settling()
         self._start_inserts()

@@ -36,6 +36,7 @@ log = logging.getLogger("sp_telemetry")
 
 CLOSE_CONNECTIONS_S = 3
 LOCK_TRIES = 20
+SETTLE_AT_START_S = 0.5  # most journals take 0.1; one whose events are spread over a thousand weeks takes 20, a part for each
 
 
 class Laps:
@@ -95,7 +96,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.push_async_callback(keeper.close)
         observer = health.Observer(engine, home.store, intake, counters, keeper)
         stack.push_async_callback(observer.close)
-        await intake.settle()
+        await intake.begin_settling(SETTLE_AT_START_S)
         laps.done("journal")
         access = Access(
             home.secret(WRITER), home.secret(READER), settings.anonymous_reads, settings.query_timeout_s, settings.query_memory_mib

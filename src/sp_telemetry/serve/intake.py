@@ -33,7 +33,16 @@ BATCH_BYTES = 4 << 20  # about 6,000 events, one message of a standing query: wh
 SECOND_INSERT_BYTES = 2 << 20
 WORKERS = 2
 SETTLE_AFTER_S, SETTLE_BYTES = 5.0, 32 << 20  # when what waits in the journal is inserted; Claude Code keeps its events as long
+MEMORY, MEMORY_OF_A_BYTE = 1 << 30, 32  # for one insert: a request of real events takes 13 times its size, as JSON 20 times
 MOST_JOURNAL_BYTES = 3 * SETTLE_BYTES  # then requests wait
+
+
+TOO_MUCH = "To store this request takes too much memory. Send fewer records at once."
+
+
+def memory_for(largest_request: int) -> int:
+    """What one insert may take, in bytes, where requests have so many at most: more than any of real events does."""
+    return max(MEMORY, MEMORY_OF_A_BYTE * largest_request)
 
 
 class Busy(Exception):
@@ -81,12 +90,16 @@ class _Waiting:
 
 
 class Intake:
-    """Takes requests and answers each when its rows are committed. Lives in one event loop."""
+    """Takes requests and answers each when its rows are committed. Lives in one event loop.
 
-    def __init__(self, engine: Engine, counters: Counters, max_queued_bytes: int, journal: Journal) -> None:
+    `memory`: what one insert may take, in bytes. A request that takes more alone is rejected.
+    """
+
+    def __init__(self, engine: Engine, counters: Counters, max_queued_bytes: int, journal: Journal, memory: int = MEMORY) -> None:
         self._handles = [engine.handle() for _ in range(WORKERS + 1)]
-        first = Pipeline(self._handles[0])
-        self._settler, *rest = [Pipeline(handle, first) for handle in self._handles[1:]]
+        first = Pipeline(self._handles[0], memory=memory)
+        rest = [Pipeline(handle, first, memory) for handle in self._handles[1:-1]]
+        self._settler = Pipeline(self._handles[-1], first)  # without a limit: it must not fail at what was acknowledged
         self._idle = [first, *rest]
         self._pool = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="insert")
         self._journal, self._settling = journal, asyncio.Lock()
@@ -308,5 +321,7 @@ def _commit(
         if len(bodies) > 1:
             half = len(bodies) // 2
             return _commit(pipeline, lane, bodies[:half], True) + _commit(pipeline, lane, bodies[half:], True)
+        if trouble.is_too_much(error):
+            return [Rejected(TOO_MUCH)]
         undecodable = trouble.can_never_be_stored(error) and pipeline.decodable(lane, bodies[0])
         return [Rejected(undecodable) if undecodable else Unavailable(reason)]

@@ -22,7 +22,7 @@ from sp_telemetry.privacy import own, sql
 from sp_telemetry.serve import clickhouse_http, guard, health, listener, otlp_grpc, otlp_http, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.counters import Counters
-from sp_telemetry.serve.intake import Intake
+from sp_telemetry.serve.intake import Intake, memory_for
 from sp_telemetry.serve.policy import PolicyKeeper
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.serve.presence import Presence
@@ -87,7 +87,8 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         engine = await asyncio.to_thread(_open_store, home, settings, laps)
         stack.callback(engine.close)
         counters = Counters()
-        intake = Intake(engine, counters, settings.max_queued_mib << 20, Journal(home.store / "journal"))
+        largest = settings.max_request_mib << 20
+        intake = Intake(engine, counters, settings.max_queued_mib << 20, Journal(home.store / "journal"), memory_for(largest))
         stack.push_async_callback(intake.close)
         laps.done("statements")
         upkeep = Upkeep(engine, intake, settings)
@@ -102,7 +103,6 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
             home.secret(WRITER), home.secret(READER), settings.anonymous_reads, settings.query_timeout_s, settings.query_memory_mib
         )
 
-        largest = settings.max_request_mib << 20
         applications = {
             "otlp_http": (otlp_http.application(intake, largest), settings.otlp_http_port),
             "clickhouse": (clickhouse_http.application(engine, access, intake), settings.clickhouse_port),

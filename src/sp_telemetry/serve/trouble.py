@@ -19,6 +19,8 @@ _MEMORY_LIMIT = 241
 _UNITS = {unit: 1 << 10 * power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))}
 _CHUNK = re.compile(r"attempt to allocate chunk of ([\d.]+) (\w+)\).*?maximum: ([\d.]+) (\w+)", re.DOTALL)
 
+_OWN_LIMIT = re.compile(r"\bQuery memory limit exceeded")
+
 FULL, READ_ONLY = "The disk of the store is full", "The store can't be written"
 MEMORY, FILES, GONE = "The server is out of memory", "The server has too many files open", "Files of the store are missing"
 _ERRNO = {
@@ -61,6 +63,11 @@ def can_never_be_stored(error: QueryFailed) -> bool:
     if error.code == _MEMORY_LIMIT and (found := _CHUNK.search(str(error))):  # a length in it that is no length
         return float(found[1]) * _UNITS.get(found[2], 0) > float(found[3]) * _UNITS.get(found[4], 1)
     return error.code in UNREADABLE
+
+
+def is_too_much(error: QueryFailed) -> bool:
+    """Whether the statement met its own limit: that is the request's own, where "(total)" would be the machine's."""
+    return error.code == _MEMORY_LIMIT and bool(_OWN_LIMIT.search(str(error)))
 
 
 def of_memory(error: BaseException | None) -> MemoryError | None:

@@ -95,11 +95,13 @@ def views() -> dict[str, View]:
 class Pipeline:
     """Stores batches through one handle. Not to be shared between threads that run at the same time.
 
-    `like`: another one over the same store, whose statements serve here too.
+    `like`: another one over the same store, whose statements serve here too. `memory`: what one of its statements may take, in bytes;
+    0 is all that there is.
     """
 
-    def __init__(self, handle: Handle, like: Pipeline | None = None) -> None:
-        self._handle = handle
+    def __init__(self, handle: Handle, like: Pipeline | None = None, memory: int = 0) -> None:
+        self._handle, self._memory = handle, memory
+        handle.run(f"SET max_memory_usage = {memory}")
         self._decode: dict[Lane, str] = like._decode if like else {}
         self._derive: dict[str, list[tuple[View, str]]] = like._derive if like else {}
         self._standing: StandingQuery | None = None
@@ -191,7 +193,7 @@ class Pipeline:
     def _current_query(self) -> StandingQuery:
         if self._standing is None or not self._standing.is_current:
             self.close()
-            self._standing = StandingQuery(self._handle, self._typing)
+            self._standing = StandingQuery(self._handle, self._typing, self._memory)
             # Names of files are cut to what the level keeps when a row is attributed; before that they are nothing for a disk.
             self._may_wait = self._handle.query("SELECT telemetry_path(map('file_path', '/a/file')) = ''") == b"1\n"
         return self._standing

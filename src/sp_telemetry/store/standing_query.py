@@ -38,13 +38,14 @@ AVAILABLE = hasattr(fcntl, "F_SETPIPE_SZ")  # Linux
 class StandingQuery:
     """`select` reads `{path}`, FORMAT Protobuf. Used by one thread at a time; costs next to nothing while nothing is asked.
 
+    `memory`: what it may take, in bytes; 0 is all that there is.
     What `select` says of the store's definitions (functions, scalars) is as it was when it began: see `is_current`.
     """
 
-    def __init__(self, like: Handle, select: str) -> None:
+    def __init__(self, like: Handle, select: str, memory: int = 0) -> None:
         self._engine = like.engine
         self._definitions = self._engine.definitions
-        self._handle = self._engine.handle(**SETTINGS)
+        self._handle = self._engine.handle(**SETTINGS, max_memory_usage=memory)
         try:
             self._reader, self._pipe = os.pipe()
         except OSError:

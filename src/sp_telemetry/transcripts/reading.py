@@ -62,18 +62,18 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
         _mark_gone(client, gone)
     done = Read(len(found.files), len(stale), len(gone), sum(file.size for file in stale))
     if stale:
-        _read_all(client, stale, machine(secret), done, progress)
+        _read_all(client, stale, machine(secret), progress)
     done.lines, done.problems = _left_out(client, machine(secret), found)
     return done
 
 
-def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read, progress: Callable[[int, int], None]) -> None:
+def _read_all(client: Client, stale: list[Transcript], machine: str, progress: Callable[[int, int], None]) -> None:
     with scratch() as engine, ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as sender:
         batches = _batches(stale)
         reading = deque((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, READERS))
         sent: Future[None] | None = None
         waiting: list[Findings] = []
-        so_far = 0
+        so_far, size = 0, sum(file.size for file in stale)
         while reading:
             batch, read = reading.popleft()
             waiting += read.result()
@@ -83,9 +83,8 @@ def _read_all(client: Client, stale: list[Transcript], machine: str, done: Read,
                 if sent:
                     sent.result()  # one on its way while the next is read
                 sent = sender.submit(_send, client, waiting)
-                done.problems += [problem for each in waiting for problem in each.problems]
                 waiting = []
-            progress(so_far, done.size)
+            progress(so_far, size)
         if sent:
             sent.result()
 
@@ -154,11 +153,10 @@ def _batches(files: list[Transcript]) -> Iterator[list[Transcript]]:
 
 @dataclass
 class Findings:
-    """Rows for telemetry.read_requests and telemetry.read_files in Native; files that could not be read, and why."""
+    """Rows for telemetry.read_requests and telemetry.read_files, in Native."""
 
     requests: bytes
     files: bytes
-    problems: list[tuple[str, str]]
 
 
 def _read_batch(engine: Engine, batch: list[Transcript], machine: str) -> list[Findings]:
@@ -206,9 +204,6 @@ def _read(handle: Handle, batch: list[Transcript], machine: str, failed: dict[in
         }
         for number, file in enumerate(batch, 1)
     ]
+    handle.run("TRUNCATE TABLE known")  # there may be what a try before left
     handle.insert("INSERT INTO known", "JSONEachRow", [json.dumps(known).encode()])
-    return Findings(
-        handle.query(shipped("transcripts/requests.sql")[0], "Native"),
-        handle.query(shipped("transcripts/files.sql")[0], "Native"),
-        [(batch[number - 1].path, why) for number, why in sorted(failed.items())],
-    )
+    return Findings(*(handle.query(shipped(f"transcripts/{rows}.sql")[0], "Native") for rows in ("requests", "files")))

@@ -88,12 +88,14 @@ def test_a_context_that_no_view_saw_in_time_is_honoured_within_the_hour(store):
     """After a pause of the server, or an insert that took long: `upkeep_contexts` looks at the last minutes only."""
     of = "00000000-0000-4000-8000-0000000000aa"
     store.arrive([request(of, START + second, second) for second in range(3)])
+    store.handle.run("SYSTEM STOP VIEW telemetry.upkeep_contexts")  # it looks by itself, too
     store.arrive([context(of, START, feature="017-a")])
     store.handle.run(
         "INSERT INTO telemetry.session_context SELECT * REPLACE (received_at - toIntervalHour(2) AS received_at)"
         f" FROM telemetry.session_context FINAL WHERE session_id = '{of}'"
     )
     store.handle.run(f"DELETE FROM telemetry.session_context WHERE session_id = '{of}' AND received_at > now() - toIntervalHour(1)")
+    store.handle.run("SYSTEM START VIEW telemetry.upkeep_contexts")
     feature = f"SELECT DISTINCT feature FROM telemetry.telemetry_events FINAL WHERE session_id = '{of}'"
     store.refresh("upkeep_contexts")
     assert store.handle.query(feature).decode() == "\n"

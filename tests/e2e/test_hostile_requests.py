@@ -7,7 +7,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -109,24 +111,32 @@ def test_hostile_bodies_are_answered_rightly(running: Server, way: str) -> None:
     assert running.post("logs", as_protobuf(request("still there")))[0] == 200
 
 
+@contextmanager
+def most_memory(running: Server) -> Iterator[list[int]]:
+    """What the server has in MiB, from before the block until its end, looked at all the time."""
+    seen, done = [resident_mib(running)], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            seen.append(resident_mib(running))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
+
+
 def test_a_request_that_takes_too_much_memory_is_rejected(running: Server) -> None:
     """4 kB, 2 million log records with nothing in them: to be sent again it would take as much again."""
     records = b"\x12\x00" * 2_000_000
     body = field(1, field(2, records))
-    before = resident_mib(running)
-    peak, done = [before], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            peak.append(resident_mib(running))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    status, headers, answer = running.post("logs", gzip.compress(body), PROTOBUF, Content_Encoding="gzip")
-    done.set()
-    watcher.join()
+    with most_memory(running) as seen:
+        status, headers, answer = running.post("logs", gzip.compress(body), PROTOBUF, Content_Encoding="gzip")
     assert (status, headers.get("retry-after")) == (400, None) and intake.TOO_MUCH.encode() in answer, answer
-    assert max(peak) - before < 2 * (intake.MEMORY >> 20) + 300  # it is tried by two ways, and what the first took is given back later
+    assert max(seen) - seen[0] < 2 * (intake.MEMORY >> 20) + 300  # it is tried by two ways, and what the first took is given back later
     assert running.get("health", "/")[0] == 200
     assert running.post("logs", as_protobuf(request("after too much")))[0] == 200
     assert events(running, "after too much") == 1
@@ -136,22 +146,11 @@ def test_a_request_that_takes_too_much_memory_is_rejected(running: Server) -> No
 def test_gzip_bombs_at_once_take_bounded_memory(running: Server, ratio: int) -> None:
     bomb = gzip.compress(b"\0" * (256 << 20), 9)
     twice = gzip.compress(gzip.compress(b"\0" * (64 << 20), 9), 9)
-    before = resident_mib(running)
-    peak, done = [before], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            peak.append(resident_mib(running))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    with ThreadPoolExecutor(16) as pool:
+    with most_memory(running) as seen, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: running.post("logs", bomb, PROTOBUF, Content_Encoding="gzip")[0], range(8)))
         assert running.post("logs", twice, PROTOBUF, Content_Encoding="gzip, gzip")[0] in (400, 413, 415)
-    done.set()
-    watcher.join()
     assert set(answers) <= {413, 429, 408} and answers
-    assert max(peak) - before < 16 * LARGEST_MIB + 200
+    assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200
 
 
 def test_what_is_refused_over_and_over_is_logged_seldom(running: Server) -> None:

@@ -27,7 +27,8 @@ READERS = 2  # batches that are read at once, each by one thread of the engine a
 MEMORY_MIB = 300  # at most, for each
 BATCH_BYTES, BATCH_FILES = 80 << 20, 5_000
 IDS_AT_ONCE = 1000  # parameters travel in the address, which has its limit
-SEND_BYTES = 24 << 20  # an insert costs the server 0.1 s before its first row
+SENDERS = 2  # inserts at once, each of which the server does with one thread
+SEND_BYTES = 18 << 20  # an insert costs the server 0.1 s before its first row
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, root_id String, long_lines UInt64, problem String) ENGINE = Memory"""
 
@@ -68,10 +69,10 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
 
 
 def _read_all(client: Client, stale: list[Transcript], machine: str, progress: Callable[[int, int], None]) -> None:
-    with scratch() as engine, ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(1) as sender:
+    with scratch() as engine, ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(SENDERS) as senders:
         batches = _batches(stale)
         reading = deque((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, READERS))
-        sent: Future[None] | None = None
+        sending: deque[Future[None]] = deque()
         waiting: list[Findings] = []
         so_far, size = 0, sum(file.size for file in stale)
         while reading:
@@ -80,12 +81,12 @@ def _read_all(client: Client, stale: list[Transcript], machine: str, progress: C
             reading.extend((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, 1))
             so_far += sum(file.size for file in batch)
             if sum(len(each.requests) for each in waiting) > SEND_BYTES or not reading:
-                if sent:
-                    sent.result()  # one on its way while the next is read
-                sent = sender.submit(_send, client, waiting)
+                if len(sending) == SENDERS:
+                    sending.popleft().result()  # what waits is held in memory
+                sending.append(senders.submit(_send, client, waiting))
                 waiting = []
             progress(so_far, size)
-        if sent:
+        for sent in sending:
             sent.result()
 
 

@@ -43,19 +43,19 @@ WITH
                 OR if(has(by, 'user'), user_id = '', false) AS without,
             intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) AS minute,
             bitXor(cityHash64(e.session_id), bitShiftRight(minute, 6)) AS stretch_key,
-            -- where times are equal, the number of the event decides
-            toUnixTimestamp64Nano(timestamp) + toInt64(least(ifNull(event_sequence, 0), 999999)) AS moment
+            -- where times are equal, the number of the event decides (what has none, has 0 there)
+            toUnixTimestamp64Nano(timestamp) + toInt64(least(assumeNotNull(event_sequence), 999999)) AS moment
         SELECT
-            any(if(has(by, 'session'), toString(e.session_id), '')) AS session,
+            if(has(by, 'session'), toString(any(e.session_id)), '') AS session,
             any(cityHash64(e.session_id)) AS session_key,
             any(bitShiftRight(minute, 6)) AS stretch,
-            any(if(has(by, 'chapter'), toString(chapter_context), '')) AS chapter,
-            any(if(has(by, 'feature'), toString(e.feature), '')) AS feature,
-            any(if(has(by, 'user'), toString(user_id), '')) AS user,
+            if(has(by, 'chapter'), toString(any(chapter_context)), '') AS chapter,
+            if(has(by, 'feature'), toString(any(e.feature)), '') AS feature,
+            if(has(by, 'user'), toString(any(user_id)), '') AS user,
             any(if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0))) AS day,
-            any(if(has(by, 'step'), toString(workflow_step), '')) AS step,
-            any(if(has(by, 'branch'), toString(e.branch), '')) AS branch,
-            any(if(has(by, 'project'), toString(e.project), '')) AS project,
+            if(has(by, 'step'), toString(any(workflow_step)), '') AS step,
+            if(has(by, 'branch'), toString(any(e.branch)), '') AS branch,
+            if(has(by, 'project'), toString(any(e.project)), '') AS project,
             groupBitOr(bitShiftLeft(toUInt64(1), bitAnd(minute, 63))) AS minutes,
             max(moment) AS last,
             maxIf(moment, event_type = 'api_request') AS last_request,
@@ -69,7 +69,7 @@ WITH
             countIf(event_type = 'tool_result') AS tool_calls,
             countIf(event_type = 'tool_result' AND success = false) AS tool_failures,
             sum(e.cost_usd) AS cost_usd,
-            sumIf(e.duration_ms, event_type = 'api_request') AS api_ms,
+            sum(if(event_type = 'api_request', e.duration_ms, 0)) AS api_ms,
             sumIf(e.cost_usd, without) AS unattributed
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type IN ('user_prompt', 'api_request', 'api_error', 'tool_result')

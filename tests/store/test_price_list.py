@@ -91,6 +91,26 @@ def test_the_price_is_that_of_the_day(handle: Handle) -> None:
     assert computed(handle) == [pytest.approx(0.2), pytest.approx(0.1)]
 
 
+NAMES = {
+    "claude-opus-4-5": [
+        "claude-opus-4-5", "Claude-Opus-4-5", "claude-opus-4-5[1m]", "claude-opus-4-5-20251101", "claude-opus-4-5-20251101[1m]",
+        "claude-opus-4-5@20251101", "us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5-latest", "vertex_ai/claude-opus-4-5@20251101",
+        "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-opus-4-5-20251101-v1:0",
+    ],
+    "claude-3-5-sonnet": ["claude-3-5-sonnet-latest", "anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet---"],
+    "gpt-5": ["gpt-5", "GPT-5"],
+    "claude-": ["claude-"],
+    "": [""],
+}  # fmt: skip
+
+
+def test_one_model_has_one_price_under_each_of_its_names(handle: Handle) -> None:
+    sql = "SELECT telemetry_price_model(toLowCardinality(arrayJoin({names:Array(String)}))) AS name, toTypeName(name)"
+    for name, known_as in NAMES.items():
+        rows = json.loads(handle.query(sql, "JSONCompact", {"names": "[" + ",".join(f"'{each}'" for each in known_as) + "]"}))["data"]
+        assert rows == [[name, "LowCardinality(String)"]] * len(known_as)  # evaluated once for each distinct name
+
+
 def test_a_model_without_a_price_is_unpriced_with_its_tokens(handle: Handle) -> None:
     send(handle, {"model": "claude-nobody-knows-9", "cost_usd": 4.0}, {"cost_usd": 4.0})
     assert computed(handle) == [None, 4.0]

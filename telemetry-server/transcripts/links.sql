@@ -28,7 +28,7 @@ WITH RECURSIVE
         SELECT f.machine AS machine, f.folder_id AS folder_id, c.session_id AS session_id, c.timestamp AS timestamp
         FROM telemetry.transcript_copies AS c FINAL
         INNER JOIN (SELECT file_id, machine, folder_id FROM telemetry.transcript_files FINAL WHERE agent_id = '') AS f ON c.file_id = f.file_id
-        WHERE c.agent_id = '' AND NOT c.copied
+        WHERE c.agent_id = '' AND NOT c.copied AND f.folder_id IN (SELECT folder_id FROM sessions WHERE cleared)
     ),
     cleared AS
     (

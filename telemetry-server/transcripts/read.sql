@@ -76,4 +76,4 @@ WHERE NOT whole OR used OR startsWith(line, '{"type":"queue-operation"')
         AND NOT multiSearchAny(head, ['"tool_result"', '"attachment"'])
 )
 SETTINGS max_threads = 1, input_format_parallel_parsing = 0, storage_file_read_method = 'read', max_block_size = 4096,
-    input_format_max_block_size_bytes = 8000000, optimize_functions_to_subcolumns = 0
+    input_format_max_block_size_bytes = 2000000, optimize_functions_to_subcolumns = 0

@@ -107,7 +107,8 @@ NAMES = {
 def test_one_model_has_one_price_under_each_of_its_names(handle: Handle) -> None:
     sql = "SELECT telemetry_price_model(toLowCardinality(arrayJoin({names:Array(String)}))) AS name, toTypeName(name)"
     for name, known_as in NAMES.items():
-        rows = json.loads(handle.query(sql, "JSONCompact", {"names": "[" + ",".join(f"'{each}'" for each in known_as) + "]"}))["data"]
+        quoted = ",".join(f"'{each}'" for each in known_as)
+        rows = json.loads(handle.query(sql, "JSONCompact", {"names": f"[{quoted}]"}))["data"]
         assert rows == [[name, "LowCardinality(String)"]] * len(known_as)  # evaluated once for each distinct name
 
 

@@ -11,13 +11,18 @@ import time
 from sp_telemetry.store.schema import Runner, run_file
 
 
-def begin(runner: Runner, machine: str, since_s: float) -> str:
+def begin(runner: Runner, machine: str, since_s: float, by_id: bool = False) -> str:
     """List what no event tells of since then (epoch seconds), of the transcripts of `machine`. Returns the name of this run.
+
+    `by_id`: every request has an id of its own, so none has to be told by its likeness.
 
     From then on whoever stores an event looks for a row in its place, so this comes before the rows.
     """
     run = str(time.time_ns())
-    run_file(runner, "clickhouse/maintenance/list_for_backfill.sql", run=run, machine=machine, since=moment(since_s))
+    unreported = "unreported_ids" if by_id else "unreported_requests"
+    run_file(
+        runner, "clickhouse/maintenance/list_for_backfill.sql", run=run, machine=machine, since=moment(since_s), unreported=unreported
+    )
     return run
 
 

@@ -6,7 +6,6 @@ The statements are telemetry-server/transcripts/match.sql (what goes with what) 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from sp_telemetry.transcripts import GRACE_S
 from sp_telemetry.transcripts.files import Found
 from sp_telemetry.transcripts.links import linking
 from sp_telemetry.transcripts.reading import Read
+from sp_telemetry.transcripts.special import special
 
 DETAILS = 1000
 PENDING = ("not yet exported", "not yet written")
@@ -215,19 +215,10 @@ def _matched(runner: Statements, asked: Mapping[str, str]) -> str:
     if at := run_file(runner, "transcripts/audited.sql", **known).decode().strip():
         return at
     at = f"{time.time_ns() / 1e9:.6f}"
-    runner.query(_match(runner), "TabSeparated", {**asked, "audited_at": at})
+    [match] = shipped("transcripts/match.sql")
+    runner.query(special(runner).only(match), "TabSeparated", {**asked, "audited_at": at})
     run_file(runner, "transcripts/remember.sql", **known, audited_at=at)
     return at
-
-
-def _match(runner: Statements) -> str:
-    """transcripts/match.sql without the parts that nothing is special enough for."""
-    [statement] = shipped("transcripts/match.sql")
-    there = run_file(runner, "transcripts/special.sql").decode().split()
-    for part, is_there in zip(("several", "pairs"), there, strict=True):
-        if is_there == "0":
-            statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
-    return statement
 
 
 def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ from sp_telemetry.store import backfill, maintenance
 from sp_telemetry.store.client import Client, Statements
 from sp_telemetry.store.schema import shipped
 from sp_telemetry.transcripts import contexts
+from sp_telemetry.transcripts.special import special
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def fill(client: Client, machine: str, since_s: float, person: str, retention_da
     runner = Statements(client)
     if backfill.is_up_to_date(runner, machine, since_s):
         return Figures()
-    run = backfill.begin(runner, machine, since_s)
+    run = backfill.begin(runner, machine, since_s, by_id=not special(runner).pairs)
     pairs = client.query(
         "SELECT DISTINCT toString(branch), toString(directory) FROM telemetry.transcript_copies"
         " WHERE session_id IN (SELECT session_id FROM telemetry.backfilled_requests WHERE run = {run:UInt64})",

@@ -125,13 +125,24 @@ ON r.directory = d.directory;
 
 -- Messages that stand in several files, or once with their request's id and once without: few do, and all others need no comparing.
 CREATE VIEW telemetry.shared_messages AS
-SELECT message_id, max(request_id) AS known_as FROM telemetry.transcript_copies
-GROUP BY message_id HAVING min(cityHash64(file_id, request_id)) != max(cityHash64(file_id, request_id));
+SELECT message_key FROM telemetry.transcript_copies GROUP BY message_key HAVING min(copy_key) != max(copy_key);
 
 -- Of these (and of those without a message's id) each request once. Of the copies of its usage the most complete counts, as a whole; the
 -- session is the one that first had it: not one that copied it, rather the session itself than a side question, then the one whose file
 -- was the first to hold something that no copy has, and the one that ended first.
 CREATE VIEW telemetry.shared_requests AS
+WITH
+    -- some versions leave the request's id out: a copy without one is a copy of the one with. Which messages these are, and their ids
+    (
+        SELECT (groupArray(message_key), groupArray(known_as))
+        FROM
+        (
+            SELECT message_key, max(request_id) AS known_as FROM telemetry.transcript_copies
+            WHERE message_key IN (SELECT message_key FROM telemetry.transcript_copies WHERE request_id = '' AND message_id != '')
+            GROUP BY message_key
+            HAVING known_as != ''
+        )
+    ) AS named
 SELECT
     message_id, request_id, attempt,
     argMin(c.session_id, nth_first) AS session_id,
@@ -164,8 +175,7 @@ FROM
     -- A rank is one number, for tuples and windows are slow: what counts most in its highest bits. Between equals the file's id decides.
     SELECT
         c.* EXCEPT (request_id),
-        -- some versions leave the request's id out: a copy without one is a copy of the one with
-        if(c.request_id = '' AND c.message_id != '', s.known_as, c.request_id) AS request_id,
+        if(c.request_id = '' AND notEmpty(named.1), transform(c.message_key, named.1, named.2, ''), c.request_id) AS request_id,
         toUInt128(reinterpretAsUInt64(reverse(unhex(substring(c.file_id, 1, 16))))) AS file,
         bitShiftLeft(toUInt128(c.copied * 2 + (c.agent_id != '')), 125)
             + bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Milli(f.copied_until), 0)), 83)
@@ -173,15 +183,14 @@ FROM
         bitShiftLeft(toUInt128(c.stop_reason != ''), 127) + bitShiftLeft(toUInt128(c.output_tokens), 63) + bitShiftRight(file, 1) AS nth_fullest
     FROM
     (
-        SELECT * FROM telemetry.transcript_copies FINAL
-        PREWHERE message_id = '' OR message_id IN (SELECT message_id FROM telemetry.shared_messages)
+        SELECT *, message_key FROM telemetry.transcript_copies FINAL
+        PREWHERE message_id = '' OR message_key IN (SELECT message_key FROM telemetry.shared_messages)
     ) AS c
     LEFT JOIN
     (
         -- an earlier version did not note copied_until
         SELECT file_id, ended_at, if(t.copied_until = 0, ended_at, t.copied_until) AS copied_until FROM telemetry.transcript_files AS t FINAL
     ) AS f ON c.file_id = f.file_id
-    LEFT JOIN (SELECT message_id AS shared_id, known_as FROM telemetry.shared_messages) AS s ON c.message_id = s.shared_id
 ) AS c
 GROUP BY message_id, request_id, attempt;
 
@@ -192,7 +201,7 @@ SELECT
     branch, directory, attempts, model, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens,
     cache_creation_1h_tokens, web_searches, speed, service_tier, inference_geo, stop_reason, toUInt64(1) AS copies
 FROM telemetry.transcript_copies FINAL
-PREWHERE message_id != '' AND message_id NOT IN (SELECT message_id FROM telemetry.shared_messages)
+PREWHERE message_id != '' AND message_key NOT IN (SELECT message_key FROM telemetry.shared_messages)
 UNION ALL
 SELECT
     message_id, request_id, attempt, session_id, file_id, timestamp, prompt_id, message_uuid, agent_id, service_version, entrypoint, project,

@@ -58,12 +58,15 @@ SELECT
     abs(pair.1.1 - pair.2.1) AS apart_ns
 FROM paired;
 
--- Requests in transcripts of which no event tells; some of them may have been filled in.
-CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
+-- Requests in transcripts whose id no event has.
+CREATE VIEW IF NOT EXISTS telemetry.unreported_ids AS
 SELECT *
 FROM telemetry.transcript_requests
-WHERE (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp'))
-    AND (message_id, request_id) NOT IN (SELECT message_id, request_id FROM telemetry.alike_requests);
+WHERE request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp');
+
+-- Requests in transcripts of which no event tells; some of them may have been filled in.
+CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
+SELECT * FROM telemetry.unreported_ids WHERE (message_id, request_id) NOT IN (SELECT message_id, request_id FROM telemetry.alike_requests);
 
 -- What Python decided about branches and directories -> transcript_contexts, under the policy.
 CREATE TABLE telemetry.read_contexts

@@ -94,7 +94,8 @@ def test_the_price_is_that_of_the_day(handle: Handle) -> None:
 NAMES = {
     "claude-opus-4-5": [
         "claude-opus-4-5", "Claude-Opus-4-5", "claude-opus-4-5[1m]", "claude-opus-4-5-20251101", "claude-opus-4-5-20251101[1m]",
-        "claude-opus-4-5@20251101", "us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5-latest", "vertex_ai/claude-opus-4-5@20251101",
+        "claude-opus-4-5@20251101", "us.anthropic.claude-opus-4-5-20251101-v1:0", "claude-opus-4-5-latest",
+        "vertex_ai/claude-opus-4-5@20251101",
         "arn:aws:bedrock:eu-west-1:1234:inference-profile/eu.anthropic.claude-opus-4-5-20251101-v1:0",
     ],
     "claude-3-5-sonnet": ["claude-3-5-sonnet-latest", "anthropic.claude-3-5-sonnet-20241022-v2:0", "claude-3-5-sonnet---"],

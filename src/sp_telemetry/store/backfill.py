@@ -19,10 +19,8 @@ def begin(runner: Runner, machine: str, since_s: float, by_id: bool = False) -> 
     From then on whoever stores an event looks for a row in its place, so this comes before the rows.
     """
     run = str(time.time_ns())
-    unreported = "unreported_ids" if by_id else "unreported_requests"
-    run_file(
-        runner, "clickhouse/maintenance/list_for_backfill.sql", run=run, machine=machine, since=moment(since_s), unreported=unreported
-    )
+    asked = {"run": run, "machine": machine, "since": moment(since_s), "by_id": str(int(by_id))}
+    run_file(runner, "clickhouse/maintenance/list_for_backfill.sql", **asked)
     return run
 
 

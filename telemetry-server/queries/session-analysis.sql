@@ -8,7 +8,7 @@ SELECT
     min(timestamp) AS started_at,
     dateDiff('minute', min(timestamp), max(timestamp)) AS minutes,
     arraySort(groupUniqArrayIf(chapter_context, chapter_context != '')) AS chapters,
-    countIf(event_type = 'user_prompt') AS prompts,
+    countIf(event_type = 'user_prompt' OR begins_prompt) AS prompts,
     countIf(event_type = 'api_request') AS requests,
     round(sum(cost_usd), 4) AS cost_usd
 FROM telemetry.telemetry_events FINAL

@@ -1,5 +1,6 @@
 -- Sessions and what happened in them: prompts, requests, tool calls, failures, cost. By session: a row for each; by anything else:
--- how many had something to do with it, so a session may count in several groups, and once in the total. prompts: NULL where all was filled in.
+-- how many had something to do with it, so a session may count in several groups, and once in the total. prompts: NULL where all was filled
+-- in, from transcripts that don't tell which requests belong to one.
 -- elapsed_ms is from the first of these events to the last, pauses included; active_ms the minutes in which there were any; api_ms the
 -- time that requests took. By session, those that go on from one another are one, under the first one's id: `joined` says how (forked,
 -- cleared, compacted), `ended_by` what came last: answer, error, broken off (no answer came), open (in the last ten minutes).
@@ -62,7 +63,7 @@ WITH
             maxIf(moment, event_type = 'api_error') AS last_error,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
-            countIf(event_type = 'user_prompt') AS prompts,
+            countIf(event_type = 'user_prompt' OR begins_prompt) AS prompts,
             countIf(e.source = 'transcript') AS filled_in,
             countIf(event_type = 'api_request') AS requests,
             countIf(event_type = 'api_error') AS api_errors,
@@ -113,7 +114,7 @@ SELECT
     group_1, group_2, group_3,
     sum(n.cost_usd) AS cost_usd,
     uniq(n.session_key) AS sessions,
-    if(sum(n.prompts) = 0 AND sum(n.filled_in) > 0, NULL, sum(n.prompts)) AS prompts, -- what was filled in are requests
+    if(sum(n.prompts) = 0 AND sum(n.filled_in) > 0, NULL, sum(n.prompts)) AS prompts,
     sum(n.requests) AS requests,
     sum(n.tool_calls) AS tool_calls,
     sum(n.tool_failures) AS tool_failures,

@@ -203,6 +203,6 @@ def test_forks_share_their_compactions_and_their_minutes(running, configuration,
     assert _command(running, configuration, "backfill").returncode == 0
     [row] = _report(running, configuration, "sessions", "--session", of)["rows"]
     assert (row["session"], row["joined"], row["requests"], row["active_ms"]) == (of, "1 forked, 1 compacted", 22, 12 * 60000)
-    assert row["prompts"] is None  # no event told of them
+    assert row["prompts"] == 1
     [alone] = _report(running, configuration, "sessions", "--session", fork)["rows"]
     assert (alone["session"], alone["requests"]) == (fork, 10)

@@ -38,6 +38,11 @@ class Request:
         return f"req_0000{self.number:04d}" if self.has_id else ""
 
     @property
+    def prompt_id(self) -> str:
+        """Two requests, one behind the other, are of one prompt."""
+        return f"00000000-0000-4000-8000-0000000000{self.number // 2:02x}"
+
+    @property
     def at_ns(self) -> int:
         return NOW_NS + self.hour * 3_600_000_000_000 + self.number * 1_000_000_000
 
@@ -59,8 +64,12 @@ class Request:
         read, written = self.tokens
         found = {"name": "api_request", "time_ns": self.at_ns + 300_000_000, "session.id": SESSIONS[self.session], "user.id": "u" * 16,
                  "event.sequence": self.number, "model": MODELS[self.model], "input_tokens": read, "output_tokens": written,
-                 "cost_usd": self.cost}  # fmt: skip
+                 "cost_usd": self.cost, "prompt.id": self.prompt_id}  # fmt: skip
         return found | ({"request_id": self.request_id} if self.has_id else {})
+
+    def prompt(self) -> dict:
+        return {"name": "user_prompt", "time_ns": self.at_ns - 1, "session.id": SESSIONS[self.session], "user.id": "u" * 16,
+                "event.sequence": 1000 + self.number, "prompt.id": self.prompt_id}  # fmt: skip
 
     def copy(self) -> dict:
         read, written = self.tokens
@@ -68,7 +77,7 @@ class Request:
         return {"file_id": f"{self.session:032x}", "message_id": f"msg_0000{self.number:04d}", "request_id": self.request_id, "attempts": 1,
                 "read_at": at, "timestamp": at, "session_id": SESSIONS[self.session], "model": MODELS[self.model], "input_tokens": read,
                 "output_tokens": written, "stop_reason": "end_turn", "branch": f"01{self.session}-a-feature", "directory": "~/book",
-                "service_version": "2.1.330"}  # fmt: skip
+                "service_version": "2.1.330", "prompt_id": self.prompt_id}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +139,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("arrive"), st.lists(st.integers(0, 7), min_size=1, max_size=4)),
         st.tuples(st.just("read"), st.lists(st.integers(0, 7), min_size=1, max_size=8)),
+        st.tuples(st.just("prompt"), st.lists(st.integers(0, 7), min_size=1, max_size=2)),
         st.tuples(st.just("backfill"), st.none()),
         st.tuples(st.just("remove"), st.none()),
         st.tuples(st.just("summarise"), st.none()),
@@ -146,6 +156,7 @@ def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -
     reported: set[int] = set()
     read: set[int] = set()
     filled: set[int] = set()
+    told: set[str] = set()  # prompts
     for step, numbers in [*steps, ("summarise", None)]:
         some = [world[number % len(world)] for number in numbers or ()]
         if step == "arrive":
@@ -155,9 +166,14 @@ def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -
         elif step == "read":
             read_transcripts(handle, some)
             read |= {request.number for request in some}
+        elif step == "prompt":
+            arrive(pipeline, *(request.prompt() for request in some))
+            told |= {request.prompt_id for request in some}
         elif step == "backfill":
             fill(handle)
             filled |= read - reported
+            begun = rows(handle, "SELECT toString(prompt_id) FROM telemetry.telemetry_events FINAL WHERE begins_prompt ORDER BY prompt_id")
+            assert [each for [each] in begun] == sorted({world[number].prompt_id for number in filled} - told)
         elif step == "remove":
             backfill.remove(handle, 0)
             filled.clear()

@@ -2,7 +2,7 @@
 -- is there already and says the same is not written again; one that says something else is written over. {person}: under whose name,
 -- where the session's own events don't tell.
 INSERT INTO telemetry.telemetry_events
-    (timestamp, event_type, session_id, event_id, received_at, version, source, prompt_id, message_uuid,
+    (timestamp, event_type, session_id, event_id, received_at, version, source, prompt_id, begins_prompt, message_uuid,
      user_id, installation_id, user_account_uuid, organization_id, service_name, service_version, entrypoint, terminal_type, os_type, host_arch,
      project, branch, feature, chapter_context, part, workflow_step, context_source, context_confidence, context_at,
      model, cost_usd, input_tokens, output_tokens, token_count, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens,
@@ -27,6 +27,8 @@ WITH
             t.session_id AS session_id,
             sipHash64('transcript', if(t.message_id != '', t.message_id, t.request_id), t.attempt) AS event_id,
             t.prompt_id AS prompt_id,
+            prompt_id != '' AND prompt_id NOT IN (SELECT prompt_id FROM telemetry.telemetry_events WHERE event_type = 'user_prompt' AND source = 'otlp')
+                AND row_number() OVER (PARTITION BY prompt_id ORDER BY timestamp, event_id) = 1 AS begins_prompt,
             t.message_uuid AS message_uuid,
             coalesce(nullIf(toString(who.is.1), ''), nullIf(toString(c.person), ''), nullIf(telemetry_text('enduser.id', {person:String}), ''),
                      only_installation) AS user_id,
@@ -76,7 +78,7 @@ WITH
     present AS
     (
         SELECT event_id, max(version) AS last_version,
-            argMax((timestamp, session_id, prompt_id, user_id, installation_id, project, branch, feature, chapter_context, part, workflow_step,
+            argMax((timestamp, session_id, prompt_id, begins_prompt, user_id, installation_id, project, branch, feature, chapter_context, part, workflow_step,
                     context_source, model, cost_usd, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
                     cache_creation_1h_tokens, request_id), version) AS said
         FROM (SELECT * FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request' AND source = 'transcript')
@@ -84,7 +86,7 @@ WITH
     )
 SELECT
     w.timestamp, 'api_request', w.session_id, w.event_id, now64(9),
-    greatest(4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))), p.last_version + 1), 'transcript', w.prompt_id, w.message_uuid,
+    greatest(4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))), p.last_version + 1), 'transcript', w.prompt_id, w.begins_prompt, w.message_uuid,
     w.user_id, w.installation_id, w.user_account_uuid, w.organization_id, 'claude-code', w.service_version, w.entrypoint, w.terminal_type,
     w.os_type, w.host_arch,
     w.project, w.branch, w.feature, w.chapter, w.part, w.step, w.context_source, w.confidence, w.context_at,
@@ -92,7 +94,7 @@ SELECT
     w.cache_creation_5m_tokens, w.cache_creation_1h_tokens, w.request_id, w.speed, w.attributes
 FROM wanted AS w
 LEFT JOIN present AS p ON w.event_id = p.event_id
-WHERE p.event_id = 0 OR p.said != (w.timestamp, w.session_id, w.prompt_id, w.user_id, w.installation_id, w.project, w.branch, w.feature,
+WHERE p.event_id = 0 OR p.said != (w.timestamp, w.session_id, w.prompt_id, w.begins_prompt, w.user_id, w.installation_id, w.project, w.branch, w.feature,
     w.chapter, w.part, w.step, w.context_source, w.model, w.cost_usd, w.input_tokens, w.output_tokens, w.cache_read_tokens, w.cache_creation_tokens,
     w.cache_creation_1h_tokens, w.request_id)
 SETTINGS do_not_merge_across_partitions_select_final = 1, min_insert_block_size_rows = 65536; -- not all rows in memory at once

@@ -31,7 +31,7 @@ SELECT
     arraySort(groupUniqArrayIf(e.chapter_context, e.chapter_context != '')) AS chapters,
     arraySort(groupUniqArrayIf(e.workflow_step, e.workflow_step != '')) AS steps,
     arraySort(groupUniqArrayIf(e.model, e.event_type = 'api_request')) AS models,
-    countIf(e.event_type = 'user_prompt') AS prompts,
+    countIf(e.event_type = 'user_prompt' OR e.begins_prompt) AS prompts,
     countIf(e.event_type = 'api_request') AS requests,
     countIf(e.event_type = 'api_request' AND e.cost_usd = 0 AND e.token_count + e.cache_read_tokens + e.cache_creation_tokens > 0) AS unpriced_requests,
     countIf(e.event_type = 'api_error') AS api_errors,

@@ -24,7 +24,7 @@ SELECT
     countIf(events.event_type = 'api_request') AS requests,
     countIf(events.event_type = 'api_request' AND events.cost_usd = 0 AND events.token_count + events.cache_read_tokens + events.cache_creation_tokens > 0) AS unpriced_requests,
     countIf(events.event_type = 'api_error') AS api_errors,
-    countIf(events.event_type = 'user_prompt') AS prompts,
+    countIf(events.event_type = 'user_prompt' OR events.begins_prompt) AS prompts,
     countIf(events.event_type = 'tool_result') AS tool_calls,
     countIf(events.event_type = 'tool_result' AND events.success = false) AS tool_failures,
     sumIf(events.cost_usd, events.event_type = 'api_request') AS cost_usd,

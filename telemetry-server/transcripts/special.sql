@@ -10,4 +10,4 @@ SELECT
         OR (SELECT count() > 0 FROM told WHERE request_id = '')
         OR (SELECT count() > 0 FROM
                (SELECT 1 FROM telemetry.transcript_copies WHERE request_id != '' GROUP BY cityHash64(request_id)
-                HAVING min(cityHash64(message_id)) != max(cityHash64(message_id)) LIMIT 1)) AS pairs
+                HAVING min(message_key) != max(message_key) LIMIT 1)) AS pairs

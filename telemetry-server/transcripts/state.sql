@@ -8,7 +8,7 @@ WITH
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until
 SELECT cityHash64(
     (SELECT (count(), sum(cityHash64(file_id, read_at))) FROM telemetry.transcript_files FINAL),
-    (SELECT (count(), max(read_at)) FROM telemetry.transcript_copies FINAL),
+    (SELECT (uniqExact(cityHash64(message_key, copy_key, attempt)), max(read_at)) FROM telemetry.transcript_copies),
     (
         SELECT (count(), sum(cityHash64(event_id, version))) FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'otlp' AND timestamp >= since - INTERVAL 1 HOUR AND timestamp < until + INTERVAL 1 HOUR

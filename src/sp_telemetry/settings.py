@@ -113,7 +113,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         stored = tomllib.loads(file.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # of TOML or of UTF-8
         raise UsageError(f"{file} can't be read: {error}.", "Mend it or move it away.") from None
     for name in stored:
         if name not in _BY_NAME and not isinstance(stored[name], dict):

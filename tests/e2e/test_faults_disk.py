@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve.trouble import READ_ONLY
 from sp_telemetry.setup import service
 from tests.conftest import require
@@ -220,8 +221,12 @@ def assert_a_prompt_is_kept(of: Server, number: int, kept: bool) -> None:
     assert ("zebra" in rows[0][0]) == kept, rows
 
 
-def assert_policy_waits(of: Server, why: str) -> None:
-    reason = f"{why}, so a changed privacy policy is not in force yet."
+LOOSER = "a changed privacy policy is not in force yet"
+STRICTER = "a stricter privacy policy is not in force yet, and events are refused until it is"
+
+
+def assert_policy_waits(of: Server, why: str, what: str) -> None:
+    reason = f"{why}, so {what}."
     assert wait_for(lambda: health(of)[1].get("reason") == reason), health(of)
     status, state = health(of)
     assert status == 503 and state["mend"]
@@ -246,7 +251,7 @@ def test_a_policy_that_could_not_be_recorded_for_lack_of_room_is_not_in_force(ro
         fill(ballast)
         os.truncate(ballast, ballast.stat().st_size - (600 << 10))
         choose(placed, "full")
-        assert_policy_waits(placed, FULL)
+        assert_policy_waits(placed, FULL, LOOSER)
         assert level(placed) == "strict"
         choose(placed, "strict")
         ballast.unlink()
@@ -267,10 +272,45 @@ def test_a_policy_chosen_while_the_store_is_read_only_is_put_in_force_afterwards
         room.run("mount", "--bind", store, store)
         room.run("mount", "-o", "remount,ro,bind", store)
         choose(placed, "strict")
-        assert_policy_waits(placed, READ_ONLY)
+        assert_policy_waits(placed, READ_ONLY, STRICTER)
         room.run("umount", "--lazy", store)
         assert wait_for(lambda: health(placed)[0] == 200), health(placed)
         assert_a_prompt_is_kept(placed, 2, False)
         assert level(placed) == "strict"
+    finally:
+        placed.down()
+
+
+@pytest.mark.needs("unshare", "nsenter", "mount")
+def test_nothing_is_taken_in_while_a_stricter_policy_cant_be_put_in_force_and_rows_could_be_written(room, tmp_path):
+    """Only the folder of the engine's functions is read-only, so events would be stored, by the policy before. The way back takes them."""
+    placed = InRoom(room, tmp_path / "home")
+    try:
+        choose(placed, "full")
+        placed.up()
+        assert_a_prompt_is_kept(placed, 1, True)
+        functions = placed.folder / "store" / "user_defined"
+        room.run("mount", "--bind", functions, functions)
+        room.run("mount", "-o", "remount,ro,bind", functions)
+        choose(placed, "strict")
+        assert_policy_waits(placed, READ_ONLY, STRICTER)
+        reason = f"{READ_ONLY}, so {STRICTER}."
+        assert_refused(placed, request(event(2)), reason)
+        with pytest.raises(QueryFailed, match=STRICTER):
+            placed.run("INSERT INTO telemetry.transcript_copies SELECT * FROM telemetry.transcript_copies")
+        assert numbers(placed) == [1], "what is stored can still be read"
+        assert placed.metrics()["sp_telemetry_store_available"] == 0
+        found = {finding["code"]: finding for finding in json.loads(placed.command("doctor", "--json").stdout)["findings"]}
+        assert reason in found["store-unavailable"]["what"]
+
+        third = request(event(3))
+        choose(placed, "full")
+        assert wait_for(lambda: placed.post("logs", third)[0] == 200)
+        choose(placed, "strict")
+        assert wait_for(lambda: placed.post("logs", third)[0] == 503)
+        room.run("umount", "--lazy", functions)
+        assert wait_for(lambda: health(placed)[0] == 200), health(placed)
+        assert_a_prompt_is_kept(placed, 4, False)
+        assert level(placed) == "strict" and numbers(placed) == [1, 3, 4]
     finally:
         placed.down()

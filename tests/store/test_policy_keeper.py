@@ -16,18 +16,21 @@ import pytest
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import Home
-from sp_telemetry.privacy import sql
+from sp_telemetry.privacy import own, sql
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve import policy as keeping
 from sp_telemetry.serve.counters import Counters
-from sp_telemetry.serve.intake import Intake
+from sp_telemetry.serve.intake import Intake, Unavailable
 from sp_telemetry.serve.policy import REQUEST, PolicyKeeper
+from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store import privacy, schema, standing_query
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.journal import Journal
 from tests.server import as_protobuf, log_request
 
 START = 1_790_000_000 * 10**9
+STRICTER = "a stricter privacy policy is not in force yet, and events are refused until it is"
+CHANGED = "a changed privacy policy is not in force yet"
 OWN = "[patterns.ticket]\nregex = 'zebra[0-9]+'\nlike = ['zebra7']\nunlike = ['zebra']\n"
 
 
@@ -57,15 +60,15 @@ def test_what_is_taken_in_while_the_policy_changes_comes_down_too(handle: Handle
             event = {"name": "api_request", "time_ns": START, "session.id": "a", "event.sequence": number, "model": "zebra7"}
             return asyncio.run_coroutine_threadsafe(intake.store("logs", "protobuf", as_protobuf(log_request([event]))), loop)
 
-        def enforced_late(handle: Handle, policy: Policy) -> bool:
-            take(1).result(10)  # the keeper has settled before this
-            late.append(take(2))
-            assert under_way.wait(10)
+        def enforced_meanwhile(handle: Handle, policy: Policy) -> bool:
             threading.Timer(0.3, go_on.set).start()
             return enforce(handle, policy)
 
-        monkeypatch.setattr(privacy, "enforce", enforced_late)
-        keeper = PolicyKeeper(handle.engine, Home(tmp_path), intake.settle_all)
+        monkeypatch.setattr(privacy, "enforce", enforced_meanwhile)
+        await asyncio.wrap_future(take(1))
+        late.append(take(2))
+        assert await asyncio.to_thread(under_way.wait, 10)
+        keeper = PolicyKeeper(handle.engine, Home(tmp_path), intake, Policy())
         (tmp_path / "privacy.toml").write_text(OWN)
         (tmp_path / REQUEST).write_text("tighten")
         await keeper.start()
@@ -181,18 +184,25 @@ def test_functions_whose_files_were_cut_short_are_made_anew_at_the_next_start(tm
     assert started() and not started()
 
 
-def watched(engine: Engine, home: Path, steps: Callable[[PolicyKeeper], Any]) -> None:
-    """Run a keeper while `steps`, a coroutine function, goes on."""
+class Door:
+    """What a keeper does with the intake: it lets events in, or says why not."""
 
-    async def settle() -> bool:
+    held: Trouble | None = None
+
+    async def settle_all(self) -> bool:
         return True
 
+
+def watched(engine: Engine, home: Path, steps: Callable[[PolicyKeeper, Door], Any], before: Policy | None = None) -> None:
+    """Run a keeper while `steps`, a coroutine function, goes on. `before`: the policy that the start has put in force."""
+
     async def run() -> None:
-        keeper = PolicyKeeper(engine, Home(home), settle)
+        door = Door()
+        keeper = PolicyKeeper(engine, Home(home), door, before or Policy())
         await keeper.start()
         try:
             async with asyncio.timeout(30):
-                await steps(keeper)
+                await steps(keeper, door)
         finally:
             await keeper.close()
 
@@ -222,13 +232,14 @@ def test_a_change_that_fails_is_tried_again_and_told_until_it_is_done(
     monkeypatch.setattr(privacy, "enforce", failing)
     (tmp_path / "config.toml").write_text('privacy_level = "full"\n')
 
-    async def steps(keeper: PolicyKeeper) -> None:
+    async def steps(keeper: PolicyKeeper, door: Door) -> None:
         await until(lambda: tries == ["full"])
         (tmp_path / "config.toml").write_text('privacy_level = "strict"\n')
         await until(lambda: keeper.waiting)
-        assert str(keeper.waiting) == "The disk of the store is full, so a changed privacy policy is not in force yet."
-        assert "goes on by itself" in keeper.waiting.mend
+        assert str(keeper.waiting) == f"The disk of the store is full, so {STRICTER}."
+        assert "goes on by itself" in keeper.waiting.mend and door.held == keeper.waiting
         await until(lambda: not keeper.waiting)
+        assert not door.held
         await asyncio.sleep(0.2)
 
     with caplog.at_level(logging.INFO):
@@ -238,15 +249,261 @@ def test_a_change_that_fails_is_tried_again_and_told_until_it_is_done(
     assert caplog.text.count("not in force yet") == 1 and "DB::Exception" not in caplog.text
 
 
+class Refusing:
+    """`privacy.enforce`, which fails while `full`, after it has made some functions of the policy. `tried`: the policies it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full, self.tried = False, []
+        self._enforce = privacy.enforce
+        monkeypatch.setattr(privacy, "enforce", self)
+
+    def __call__(self, of: Handle, policy: Policy) -> bool:
+        self.tried.append(policy)
+        return self._enforce(Breaking(of, 12) if self.full else of, policy)
+
+    async def again(self, policy: Policy) -> None:
+        """Until `policy` was tried once more."""
+        seen = len(self.tried)
+        await until(lambda: policy in self.tried[seen:])
+
+
+def choose(home: Path, level: str, rules: str = "") -> Policy:
+    (home / "privacy.toml").write_text(rules)
+    (home / "config.toml").write_text(f'privacy_level = "{level}"\n')
+    return own.asked(home, level)
+
+
+@pytest.mark.usefixtures("often")
+def test_nothing_is_taken_in_under_a_looser_policy_than_was_asked_for(
+    handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the moment that the change is seen: what the intake answers, and what the store has."""
+    privacy.enforce(handle, Policy("full"))
+    choose(tmp_path, "full")
+    refusing = Refusing(monkeypatch)
+
+    async def run() -> None:
+        counters = Counters()
+        intake = Intake(handle.engine, counters, 64 << 20, Journal(tmp_path / "journal"))
+        keeper = PolicyKeeper(handle.engine, Home(tmp_path), intake, Policy("full"))
+        await keeper.start()
+
+        async def take(number: int) -> None:
+            told = {"session.id": "a", "event.sequence": number, "prompt": "zebra words", "prompt_length": 11}
+            body = as_protobuf(log_request([{"name": "user_prompt", "time_ns": START, **told}]))
+            await intake.store("logs", "protobuf", body)
+
+        try:
+            async with asyncio.timeout(60):
+                await until(lambda: refusing.tried)
+                await take(1)
+                refusing.full = True
+                strict = choose(tmp_path, "strict")
+                await until(lambda: intake.held)
+                for number in (2, 3):
+                    with pytest.raises(Unavailable, match="privacy policy is"):
+                        await take(number)
+                    await refusing.again(strict)
+                assert counters.refused == 2
+                refusing.full = False
+                await until(lambda: not intake.held)
+                await take(4)
+        finally:
+            await keeper.close()
+            await intake.close()
+
+    asyncio.run(run())
+    told = handle.query("SELECT event_sequence, attributes['prompt'] LIKE '%zebra%' FROM telemetry.telemetry_events FINAL ORDER BY 1")
+    assert told == b"1\t1\n4\t0\n"
+
+
+@pytest.mark.usefixtures("often")
+def test_events_are_refused_for_a_change_that_may_keep_less_and_for_no_other(
+    handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that failed half-way counts too: some functions are its own then."""
+    privacy.enforce(handle, Policy("standard"))
+    choose(tmp_path, "standard")
+    refusing = Refusing(monkeypatch)
+
+    async def steps(keeper: PolicyKeeper, door: Door) -> None:
+        async def held(level: str, rules: str = "") -> bool:
+            await refusing.again(choose(tmp_path, level, rules))
+            return bool(door.held)
+
+        assert not await held("standard")
+        refusing.full = True
+        assert await held("strict")
+        assert not await held("full"), "stored is at most what is asked for"
+        await until(lambda: str(keeper.waiting) == f"The disk of the store is full, so {CHANGED}.")
+        assert await held("standard"), "some functions may be those of full"
+        refusing.full = False
+        await until(lambda: not door.held and not keeper.waiting)
+        assert privacy.in_force(handle).checksum == privacy.checksum(Policy("standard"))
+
+        refusing.full = True
+        assert await held("standard", OWN)
+        assert await held("standard", OWN + "\n[attributes]\nerror = 'drop'\n")
+        assert await held("full", OWN), "other rules can't be compared"
+        refusing.full = False
+        await until(lambda: not door.held and not keeper.waiting)
+        refusing.full = True
+        assert not await held("full", OWN)
+        assert await held("full")
+        await until(lambda: str(keeper.waiting) == str(door.held) == f"The disk of the store is full, so {STRICTER}.")
+
+    watched(handle.engine, tmp_path, steps, Policy("standard"))
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(("file", "wrong"), [("privacy.toml", b"wrong = 1\n"), ("config.toml", b"\xff")])
+def test_a_file_that_cant_be_followed_changes_nothing_of_what_was_asked_for_before(
+    handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, wrong: bytes
+) -> None:
+    """It may come while that is not in force yet. Then nobody would try again."""
+    privacy.enforce(handle, Policy("full"))
+    choose(tmp_path, "full")
+    refusing = Refusing(monkeypatch)
+
+    async def steps(keeper: PolicyKeeper, door: Door) -> None:
+        await until(lambda: refusing.tried)
+        refusing.full = True
+        choose(tmp_path, "strict")
+        await until(lambda: keeper.waiting)
+        (tmp_path / file).write_bytes(wrong)
+        await refusing.again(Policy("strict"))
+        assert door.held
+        refusing.full = False
+        await until(lambda: not door.held)
+        assert privacy.in_force(handle).checksum == privacy.checksum(Policy("strict")) and not keeper.waiting
+        await asyncio.sleep(0.2)
+
+    watched(handle.engine, tmp_path, steps, Policy("full"))
+    assert refusing.tried[-1] == Policy("strict")
+
+
+@pytest.mark.usefixtures("often")
+def test_a_file_that_can_be_read_again_is_followed_though_its_times_are_the_same(
+    handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without free file descriptors, say."""
+    privacy.enforce(handle, Policy("full"))
+    choose(tmp_path, "full")
+    read, without = Path.read_bytes, True
+
+    def few(self: Path) -> bytes:
+        if without and self.name == "privacy.toml":
+            raise OSError(24, os.strerror(24), str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", few)
+
+    async def steps(keeper: PolicyKeeper, _: Door) -> None:
+        nonlocal without
+        (tmp_path / "privacy.toml").write_text(OWN)
+        await asyncio.sleep(0.3)
+        without = False
+        await until(lambda: privacy.in_force(handle).own_patterns == 1)
+
+    watched(handle.engine, tmp_path, steps, Policy("full"))
+
+
+@pytest.mark.usefixtures("often")
+def test_where_nothing_was_changed_no_policy_waits(handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look after a start may come when there are no file descriptors, say. What is wrong then others say."""
+    privacy.enforce(handle, Policy())
+    read, tries = Path.read_bytes, []
+
+    def few(self: Path) -> bytes:
+        if self.name == "privacy.toml":
+            raise OSError(24, os.strerror(24), str(self))
+        return read(self)
+
+    def failing(*_: object) -> bool:
+        tries.append(1)
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr(Path, "read_bytes", few)
+    monkeypatch.setattr(privacy, "enforce", failing)
+
+    async def steps(keeper: PolicyKeeper, door: Door) -> None:
+        await until(lambda: len(tries) > 2)
+        monkeypatch.setattr(Path, "read_bytes", read)
+        seen = len(tries)
+        await until(lambda: len(tries) > seen + 2)
+        assert not keeper.waiting and not door.held
+
+    watched(handle.engine, tmp_path, steps)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_change_is_known_while_stored_rows_are_brought_down(handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes minutes. Events are refused until it is done and the change is in force."""
+    privacy.enforce(handle, Policy("full"))
+    choose(tmp_path, "full")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(of: Handle, policy: Policy) -> dict[str, int]:
+        begun.set()
+        go_on.wait(20)
+        return {}
+
+    monkeypatch.setattr(privacy, "tighten", slowly)
+    (tmp_path / REQUEST).write_text("tighten")
+
+    async def steps(_: PolicyKeeper, door: Door) -> None:
+        await until(begun.is_set)
+        assert not door.held
+        choose(tmp_path, "strict")
+        await until(lambda: door.held)
+        assert str(door.held) == "A stricter privacy policy is being put in force."
+        choose(tmp_path, "full")
+        await until(lambda: not door.held)
+        choose(tmp_path, "strict")
+        await until(lambda: door.held)
+        go_on.set()
+        await until(lambda: not door.held)
+        assert b"zebra" not in kept(handle)
+
+    try:
+        watched(handle.engine, tmp_path, steps, Policy("full"))
+    finally:
+        go_on.set()
+
+
+@pytest.mark.usefixtures("often")
+def test_memory_that_ran_out_makes_no_pattern_a_bad_one(handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad one is given up, and the policy before stays."""
+    privacy.enforce(handle, Policy("full"))
+    query, tries = Handle.query, []
+
+    def without_memory(self: Handle, sql: str, *more: Any) -> bytes:
+        if "zebra" in sql and sql.startswith("SELECT match(") and len(tries) < 3:
+            tries.append(sql)
+            raise QueryFailed("Code: 241. DB::Exception: (total) memory limit exceeded.", code=241)
+        return query(self, sql, *more)
+
+    monkeypatch.setattr(Handle, "query", without_memory)
+    choose(tmp_path, "full", OWN)
+
+    async def steps(keeper: PolicyKeeper, door: Door) -> None:
+        await until(lambda: keeper.waiting)
+        assert door.held and str(keeper.waiting).startswith("The server is out of memory, so ")
+        await until(lambda: not keeper.waiting)
+        assert privacy.in_force(handle).own_patterns == 1 and not door.held
+
+    watched(handle.engine, tmp_path, steps, Policy("full"))
+
+
 @pytest.mark.usefixtures("often")
 def test_a_file_changed_while_the_server_started_is_followed(handle: Handle, tmp_path: Path) -> None:
     privacy.enforce(handle, Policy("full"))
 
-    async def steps(keeper: PolicyKeeper) -> None:
+    async def steps(*_: Any) -> None:
         await until(lambda: b"zebra" not in kept(handle))
 
     (tmp_path / "config.toml").write_text('privacy_level = "strict"\n')  # after the start has read it, before the keeper is made
-    watched(handle.engine, tmp_path, steps)
+    watched(handle.engine, tmp_path, steps, Policy("full"))
 
 
 @pytest.mark.usefixtures("often")
@@ -267,7 +524,7 @@ def test_a_request_that_cant_be_removed_is_answered_once_and_ends_nothing(
     (tmp_path / "privacy.toml").write_text("wrong = 1\n" if wrong else "")
     (tmp_path / REQUEST).write_text(asked)
 
-    async def steps(keeper: PolicyKeeper) -> None:
+    async def steps(*_: Any) -> None:
         await until(lambda: not (tmp_path / REQUEST).exists())
         (tmp_path / "privacy.toml").write_text("")
         (tmp_path / "config.toml").write_text('privacy_level = "full"\n')

@@ -31,6 +31,7 @@ NAME = "privacy.toml"
 HINT = "`sp-telemetry privacy check` explains each rule; docs/privacy.md says what a rule may be."
 MOST_PATTERNS = 100
 LONGEST = 2000
+OF_A_PATTERN = (36, 427, 447)  # the engine's errors that a pattern is to blame for; memory that ran out, say, makes none a bad one
 #: what a known attribute may be made by a rule, from the tightest; an unknown one may also be kept as text
 TIGHTER = ("drop", "hash")
 #: Ordinary values that no pattern may touch: the client's own words, without which no report says anything.
@@ -121,14 +122,16 @@ def _only(file: Path, prefix: str, table: Mapping[str, Any], allowed: Iterable[s
             raise UsageError(f"{file}: unknown key {prefix + key!r}; allowed are {', '.join(allowed)}.", HINT)
 
 
-def prove(own: Own, run: Run) -> None:
+def prove(patterns: Iterable[Pattern], run: Run) -> None:
     """Let the engine judge each pattern. Raises UsageError for the first that can't compile or eats what it should not."""
-    for pattern in own.patterns:
+    for pattern in patterns:
         where = f"{NAME}: [patterns.{pattern.name}]"
         regex = quote(pattern.regex)
         try:
             run(f"SELECT match('', {regex}), length(multiMatchAllIndices('', [{regex}]))")
         except Exception as error:
+            if getattr(error, "code", 0) not in OF_A_PATTERN:
+                raise
             raise UsageError(f"{where} can't be compiled: {_reason(str(error))}", HINT) from None
         texts = ("", *ORDINARY, *pattern.like, *pattern.unlike)
         found = (
@@ -152,6 +155,8 @@ def prove(own: Own, run: Run) -> None:
         try:
             again = run(f"SELECT match(replaceRegexpAll({quote(pattern.text)}, {regex}, {quote(pattern.text)}), {regex})").strip()
         except Exception as error:
+            if getattr(error, "code", 0) not in OF_A_PATTERN:
+                raise
             raise UsageError(f"{where}: the replacement {pattern.text!r} can't be used: {_reason(str(error))}", HINT) from None
         if again == b"1" and "\\" not in pattern.text:
             raise UsageError(f"{where} matches its own replacement {pattern.text!r}.", "Choose a replacement that it does not match.")
@@ -176,11 +181,15 @@ def hits(policy: Policy, text: str, run: Run) -> list[str]:
     return [pattern.name for pattern, hit in zip(policy.patterns, found, strict=True) if hit == "1"]
 
 
-def load(folder: Path, level: str, run: Run) -> Policy:
-    """The policy of the installation in `folder`, proved by the engine. Raises UsageError."""
+def asked(folder: Path, level: str) -> Policy:
+    """The policy that the installation in `folder` asks for, its patterns not proved yet. Raises UsageError."""
     if level not in LEVELS:
         raise UsageError(f"privacy_level is {level!r}; allowed are {', '.join(LEVELS)}.")
-    own = read(folder / NAME)
-    policy = own.policy(level)
-    prove(own, run)
+    return read(folder / NAME).policy(level)
+
+
+def load(folder: Path, level: str, run: Run) -> Policy:
+    """The same, proved by the engine. Raises UsageError."""
+    policy = asked(folder, level)
+    prove(policy.own_patterns, run)
     return policy

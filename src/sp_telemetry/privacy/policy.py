@@ -188,3 +188,8 @@ class Policy:
         """attribute -> treatment"""
         number = LEVELS.index(self.level)
         return {name: KEPT[kind][number] for name, kind in ATTRIBUTES.items()} | dict(self.own_attributes)
+
+    def keeps_all_of(self, other: Policy) -> bool:
+        """Whether all that `other` keeps is kept by this one too. Never said of other rules of one's own, which can't be compared."""
+        rules = (self.own_patterns, self.own_attributes) == (other.own_patterns, other.own_attributes)
+        return rules and LEVELS.index(self.level) >= LEVELS.index(other.level)

@@ -142,6 +142,8 @@ class _Interface:
             settings = self._access.settings(user, asked.settings, known)
         if self._intake and asked.data is not None and asked.insert_format == "Native" and statement.target in NATIVE:
             return await self._take_in(self._intake, reply, asked, statement)
+        if self._intake and self._intake.held and statement.kind == "INSERT INTO":  # into tables whose views apply the policy, say
+            raise refuse(*_OTHER, str(self._intake.held))
         if self._intake:
             await self._intake.settle()
         run = Run(self._control, asked, user, statement, settings)

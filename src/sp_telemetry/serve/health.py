@@ -53,6 +53,8 @@ class Observer:
 
     async def trouble(self) -> Trouble | None:
         """Why the store takes or answers nothing, as far as can be seen without writing to it."""
+        if held := self._intake.held:
+            return held
         if found := trouble.of_place(self._store, self._inode):
             return found
         try:

@@ -116,6 +116,7 @@ class Intake:
         self._contexts_beside = Earliest()  # told since the last settling began, which knows nothing of them
         self._refused: Trouble | None = None  # why the last insert was refused; None when it was not
         self._unsettled: Trouble | None = None  # the same of what waits in the journal
+        self.held: Trouble | None = None  # why nothing is let in, which is for who sets it to take back
 
     async def store(self, signal: str, encoding: str, body: bytes) -> None:
         """Returns when `body` is committed. Raises Busy or Rejected; then nothing of it is stored, as far as the engine can tell."""
@@ -126,6 +127,9 @@ class Intake:
         await self._store(Lane(NATIVE[table], "native", table), body)
 
     async def _store(self, lane: Lane, body: bytes) -> None:
+        if self.held:
+            self._counters.refused += 1
+            raise Unavailable(self.held)
         if self._held_bytes + len(body) > self._max_queued_bytes:
             self._counters.refused += 1
             raise Busy("too many requests are waiting for the store")

@@ -2,15 +2,17 @@
 
 The files are `config.toml` (the level), `privacy.toml` (own rules) and `privacy.request`, which asks to bring stored rows down to the
 policy; that one lies there until it is done, so a server that was killed goes on with it. A file that can't be followed changes
-nothing: at start the server refuses to run with it, later the policy before it stays in force, and the log says so. A change that the
-store can't follow now is tried again at each look, and health and `status` say that it waits.
+nothing: at start the server refuses to run with it, later the policy asked for before it holds, and the log says so. A change that the
+store can't follow now is tried again at each look, and health and `status` say that it waits. Unless it only loosens, no event is let in
+from the moment that it is seen until it is in force: nothing is stored that the files, as we know them, want kept out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve import trouble
+from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store import journal, privacy
 from sp_telemetry.store.engine import Engine
@@ -27,17 +30,21 @@ log = logging.getLogger("sp_telemetry")
 
 LOOK_EVERY_S = 1.0
 REQUEST = "privacy.request"
+CHANGING = Trouble("A stricter privacy policy is being put in force", "Wait a moment; it goes on by itself")
 
 Times = tuple[int, int]  # of a file: when it was changed, its size
 
 
 class PolicyKeeper:
-    """One handle, one thread of work; looks at the files' times, which costs nothing."""
+    """One handle, one thread of work; looks at the files' times, which costs nothing. `policy` is the one that is in force."""
 
-    def __init__(self, engine: Engine, home: Home, settle: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, engine: Engine, home: Home, intake: Intake, policy: Policy) -> None:
         self._handle = engine.handle()
         self._home = home
-        self._settle = settle  # all that was received, for what came under the policy before is stored rows too; whether it could be
+        self._intake = intake
+        self._asked = policy  # by the files, as far as they could be followed
+        self._applied = [policy]  # whose functions the store may have: of several after a change that failed
+        self._changed = False  # whether the files ask for another policy than is in force
         self.waiting: Trouble | None = None  # why the store does not follow the files yet
         self._seen: list[Times] = []  # none: they may have changed since the start read them
         self._answered: Times | None = None
@@ -65,8 +72,23 @@ class PolicyKeeper:
                 self._said.clear()
                 continue
             policy = await self._run(self._follow, times)
-            if policy and requested and await self._settle():  # else again in a moment, for the request is still there
-                await self._run(self._answer, policy)
+            if policy and requested:
+                await self._meanwhile(self._settle_and_answer(policy))
+
+    async def _meanwhile(self, work: Coroutine[None, None, None]) -> None:
+        """It takes minutes to bring down what is stored. What the files ask for then is put in force afterwards, and known before."""
+        task = asyncio.create_task(work)
+        try:
+            while not (await asyncio.wait([task], timeout=LOOK_EVERY_S))[0]:
+                if self._times() != self._seen:
+                    await asyncio.to_thread(self._notice)
+        finally:
+            task.cancel()
+        await task
+
+    async def _settle_and_answer(self, policy: Policy) -> None:
+        if await self._intake.settle_all():  # what came under the policy before is stored rows too. Else again in a moment
+            await self._run(self._answer, policy)
 
     async def _run(self, work: Callable[..., Policy | None], *arguments: Any) -> Policy | None:
         """In a thread; to its end, even when the watch is cancelled (`close` waits for it)."""
@@ -74,24 +96,60 @@ class PolicyKeeper:
         return await asyncio.shield(self._working)
 
     def _follow(self, times: list[Times]) -> Policy | None:
-        """Put in force what the files of these `times` ask for; None where that can't be. They are seen when it is done, not before."""
+        """Put in force what the files ask for; None where that can't be. `times` are theirs; they are seen when it is done, not before."""
+        wrong: UsageError | None = None
         try:
-            policy = own.load(self._home.path, self._home.settings().privacy_level, self._handle.query)
-            if privacy.enforce(self._handle, policy):
-                log.info("privacy: %s from now on, %d own patterns", policy.level, len(policy.own_patterns))
-        except UsageError as error:  # only another change of the files mends that
-            self._seen = times
-            self._say("policy", f"the policy before stays in force. {error}")
-            self._done_with_request()
-            return None
+            try:
+                self._asked = self._ask()
+            except UsageError as error:
+                wrong = error
+                self._say("policy", f"the policy before stays in force. {error}")
+                self._done_with_request()
+                self._hold_for(self._asked)
+            if self._asked not in self._applied:
+                self._applied.append(self._asked)
+            if privacy.enforce(self._handle, self._asked):
+                log.info("privacy: %s from now on, %d own patterns", self._asked.level, len(self._asked.own_patterns))
         except Exception as error:  # whatever it is, the watch has to go on
-            found = trouble.of_error(error)
-            self.waiting = Trouble(f"{found.what}, so a changed privacy policy is not in force yet", found.mend)
             self._seen = []  # tried again at the next look
-            self._say("policy", str(self.waiting))
+            if self._changed:  # else nothing waits, and others say what is wrong
+                self._wait(trouble.of_error(error))
             return None
-        self._seen, self.waiting = times, None
-        return policy
+        self._applied, self._changed, self.waiting, self._intake.held = [self._asked], False, None, None
+        unread = wrong and isinstance(wrong.__context__, OSError)  # their times need not change when they can be read
+        self._seen = [] if unread else times
+        return None if wrong else self._asked
+
+    def _ask(self) -> Policy:
+        """What the files ask for, proved. From the moment that it is known nothing looser is taken in. Raises UsageError."""
+        asked = self._read()
+        self._changed = self._applied != [asked]
+        self._hold_for(asked)
+        own.prove(asked.own_patterns, self._handle.query)
+        return asked
+
+    def _notice(self) -> None:
+        with contextlib.suppress(UsageError):
+            self._hold_for(self._read())
+
+    def _read(self) -> Policy:
+        return own.asked(self._home.path, self._home.settings().privacy_level)
+
+    def _hold_for(self, policy: Policy) -> None:
+        """Let no event in while the store may keep more than `policy` does."""
+        if all(policy.keeps_all_of(applied) for applied in self._applied):
+            self._intake.held = None
+        else:
+            self._intake.held = self._intake.held or CHANGING
+
+    def _wait(self, found: Trouble) -> None:
+        what = "a changed privacy policy is not in force yet"
+        if self._intake.held:
+            what = "a stricter privacy policy is not in force yet, and events are refused until it is"
+        self.waiting = Trouble(f"{found.what}, so {what}", found.mend)
+        if self._intake.held:
+            self._intake.held = self.waiting
+        self._say("policy", str(self.waiting))
 
     def _answer(self, policy: Policy) -> None:
         """Do what the request asks, `policy` being in force and all stored that was taken in under another. Again at the next look where

@@ -19,6 +19,7 @@ from sp_telemetry import __version__
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.privacy import own, sql
+from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve import clickhouse_http, guard, health, listener, otlp_grpc, otlp_http, trouble
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.counters import Counters
@@ -84,7 +85,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_sole_owner(home))
         laps = Laps()
-        engine = await asyncio.to_thread(_open_store, home, settings, laps)
+        engine, policy = await asyncio.to_thread(_open_store, home, settings, laps)
         stack.callback(engine.close)
         counters = Counters()
         largest = settings.max_request_mib << 20
@@ -93,7 +94,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         laps.done("statements")
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)
-        keeper = PolicyKeeper(engine, home, intake.settle_all)
+        keeper = PolicyKeeper(engine, home, intake, policy)
         stack.push_async_callback(keeper.close)
         observer = health.Observer(engine, home.store, intake, counters, keeper)
         stack.push_async_callback(observer.close)
@@ -133,7 +134,8 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         yield ports
 
 
-def _open_store(home: Home, settings: Settings, laps: Laps) -> Engine:
+def _open_store(home: Home, settings: Settings, laps: Laps) -> tuple[Engine, Policy]:
+    """The engine over the store as this version has it, and the policy that is in force there."""
     engine = Engine(home.store, home.path / "engine", home.backups)
     laps.done("engine")
     try:
@@ -155,7 +157,7 @@ def _open_store(home: Home, settings: Settings, laps: Laps) -> Engine:
     except BaseException:
         engine.close()
         raise
-    return engine
+    return engine, policy
 
 
 def _uncaught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

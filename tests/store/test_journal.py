@@ -347,11 +347,15 @@ def test_a_server_goes_on_over_a_damaged_journal_and_says_so(tmp_path: Path):
         assert (status, file.name + ".damaged" in json.loads(state)["notice"]) == (200, True)
         told = running.command("status")
         assert (told.returncode, "notice    Acknowledged events may be missing" in told.stdout) == (0, True)
+        findings = json.loads(running.command("doctor", "--json").stdout)["findings"]
+        [mend] = [finding["mend"] for finding in findings if finding["code"] == "journal-damaged"]
+        assert mend.endswith(f"rm {folder}/{file.name}.damaged")
         assert (running.home.logs / "server.log").read_text().count("The journal is damaged") == 1
         told = running.command("privacy", "apply", "--to-stored", "--yes")
         assert told.returncode == 0 and re.search(r"damaged files +1\n", told.stdout), told
         assert list(folder.iterdir()) == [], "under a policy that may have kept more"
         assert "notice" not in running.command("status").stdout
+        assert "journal-damaged" not in running.command("doctor", "--json").stdout
 
 
 @linux

@@ -26,6 +26,7 @@ from sp_telemetry.setup.doctor_bundle import as_text, bundle
 from sp_telemetry.setup.environment import variables
 from sp_telemetry.setup.identity import checked, offered, redacted
 from sp_telemetry.setup.onboarding import Options, plan, refuse
+from sp_telemetry.store.journal import HEAD, Journal
 from tests.conftest import ROOT
 
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
@@ -216,6 +217,38 @@ def test_disk_and_server(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     (place.home.path / "config.toml").write_text("no_such = 1\n")
     with pytest.raises(UsageError, match="no_such"):
         place.look()
+
+
+def test_a_damaged_journal(place: Place) -> None:
+    """Two of three records of the first file, all of the second. Looked at where no server runs, too."""
+    place.home.make()
+    assert place.found("journal-damaged").level == ""
+    folder = place.home.store / "journal"
+    kept = Journal(folder)
+    for sizes in ((100, 200, 300), (50,)):
+        kept.append([bytes([7]) * size for size in sizes])
+        kept.take()
+    heads = [100 + HEAD.size, 100 + 200 + 2 * HEAD.size]
+    for file, places in (("00000001.rows", [20, heads[0] + 20]), ("00000002.rows", [20])):
+        data = bytearray((folder / file).read_bytes())
+        for at in places:
+            data[at] ^= 1
+        (folder / file).write_bytes(data)
+        os.utime(folder / file, (1_790_000_000, 1_790_000_000))
+    again = Journal(folder)
+    for segment in again.take():
+        again.drop(segment)
+    found = place.found("journal-damaged")
+    assert (found.level, found.facts) == ("warning", {"files": 2, "damaged_bytes": heads[1] + 50 + HEAD.size})
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(1_790_000_000))
+    sizes = [f"{heads[1]} of {heads[1] + 300 + HEAD.size}", f"{50 + HEAD.size} of {50 + HEAD.size}"]
+    files = [f"0000000{n}.rows.damaged (last written {when}, {size} bytes can't be read)" for n, size in enumerate(sizes, 1)]
+    assert found.what == f"Records of the journal are damaged: {', '.join(files)}."
+    assert "`sp-telemetry audit`" in found.why and "`sp-telemetry backfill`" in found.why
+    assert found.mend == f"Then remove what is kept: rm {folder}/00000001.rows.damaged {folder}/00000002.rows.damaged"
+    for file in folder.iterdir():
+        file.unlink()
+    assert place.found("journal-damaged").level == ""
 
 
 @pytest.mark.parametrize(("version", "level"), [("2.1.330", ""), ("2.1.197", "warning"), ("2.1.100", "warning")])

@@ -111,7 +111,8 @@ def of_journal(store: Path) -> str:
         names = ", ".join(path.name for path in set_aside(store / "journal"))
     except OSError:  # a trouble of its own, which others tell
         return ""
-    return f"Acknowledged events may be missing: damaged files of the journal are kept in store/journal ({names})." if names else ""
+    what = "Acknowledged events may be missing: damaged files of the journal are kept in store/journal"
+    return f"{what} ({names}). See: sp-telemetry doctor" if names else ""
 
 
 def _named(error: Exception, code: int) -> str:

@@ -1,7 +1,8 @@
-"""What arrived: the last event, the last context, clocks, names that nobody knows, who sent it."""
+"""What arrived: the last event, the last context, clocks, names that nobody knows, who sent it; and what was damaged on its way."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from sp_telemetry.setup import claude_settings, client_versions
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
 from sp_telemetry.setup.doctor_client import _ago, spoiled
 from sp_telemetry.setup.verify import EVENT as CHECK
+from sp_telemetry.store import journal
 from sp_telemetry.store.client import connect
 
 SKEW_S = 300
@@ -49,6 +51,23 @@ def store(patient: Patient) -> list[Finding]:
         mend = error.hint or "sp-telemetry restart"
         return [Finding(ERROR, "store", code, str(error), "No report can be made.", mend, {"code": error.code})]
     return [*_events(patient, seen), *_contexts(seen), *_clocks(seen), *_unknown(seen), *_versions(patient, seen)]
+
+
+def damaged(patient: Patient) -> list[Finding]:
+    """Files of the journal that are kept because some of what was acknowledged can't be read in them."""
+    files, lost = [], 0
+    for path in (paths := journal.set_aside(patient.home.store / "journal")):
+        seen, bad = path.stat(), journal.damage(path)
+        written = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen.st_mtime))
+        files.append(f"{path.name} (last written {written}, {bad} of {seen.st_size} bytes can't be read)")
+        lost += bad
+    if not files:
+        return []
+    what = f"Records of the journal are damaged: {', '.join(files)}."
+    why = "Events of then or shortly before were acknowledged, and what is on the disk of them can't be stored. Requests that Claude Code's"
+    why += " transcripts hold are not lost: `sp-telemetry audit` tells which are missing, `sp-telemetry backfill` fills them in."
+    mend = f"Then remove what is kept: rm {shlex.join(map(str, paths))}"
+    return [Finding(WARNING, "store", "journal-damaged", what, why, mend, {"files": len(files), "damaged_bytes": lost})]
 
 
 def _events(patient: Patient, seen: dict[str, Any]) -> list[Finding]:

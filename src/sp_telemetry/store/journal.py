@@ -164,6 +164,11 @@ def set_aside(folder: Path) -> list[Path]:
     return sorted(folder.glob(NAME.format("[0-9]" * 8) + DAMAGED))
 
 
+def damage(path: Path) -> int:
+    """How many bytes of a file that was set aside can't be read; the rest was inserted."""
+    return _records(path.read_bytes())[1]
+
+
 def _read(path: Path) -> Segment:
     segment = Segment(path, *_records(path.read_bytes()))
     if segment.lost:

@@ -20,6 +20,7 @@ from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.setup.doctor_access import REFUSALS, examine, statements
 from sp_telemetry.store import maintenance, prices, privacy, schema, server
 from sp_telemetry.store.engine import Engine, Handle
+from tests.server import as_json, context, log_request
 from tests.server import server as embedded
 
 CONFIG = resources.path("telemetry-server/clickhouse/config")
@@ -27,6 +28,7 @@ BASE = """<clickhouse><profiles><default/></profiles><quotas><default/></quotas>
 <networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota><access_management>1</access_management></default></users>
 </clickhouse>"""
 SESSION = "00000000-0000-4000-8000-000000000001"
+START = 1_790_000_000 * 10**9
 NAMES = ("telemetry_user", "telemetry_reader")
 
 
@@ -145,6 +147,27 @@ def test_telemetry_user_may_all_that_a_migration_and_the_collector_do(tmp_path):
             handle.run(f"SYSTEM WAIT VIEW telemetry.{view}")
         assert handle.query("SELECT session_id, requests FROM telemetry.session_summaries FINAL").decode() == f"{SESSION}\t1\n"
         assert server.make_upkeep(handle, 31), "other retention, other views"
+
+
+def test_history_of_more_weeks_than_the_engine_inserts_by_itself_comes_in_and_is_attributed(tmp_path):
+    """A week is a partition, of which an insert may have a hundred. The collector would send what is refused for ever, and upkeep's view
+    would honour no context any more. Backfill, and another policy, write such sessions as a statement of this user too."""
+    weeks, week_ns = 130, 7 * 86400 * 10**9
+    with configured(tmp_path, as_user=WRITER) as handle:
+        schema.migrate(handle)
+        maintenance.apply_retention(handle, {"retention_events_days": 0, "retention_sessions_days": 0})
+        server.make_upkeep(handle, 0)
+
+        def arrive(events: list[dict[str, Any]]) -> None:
+            handle.insert("INSERT INTO telemetry.otlp_logs_json", "JSONEachRow", [as_json(log_request(events))])
+
+        told = [{"name": "api_request", "session.id": SESSION, "event.sequence": number} for number in range(weeks)]
+        arrive([event | {"time_ns": START - number * week_ns} for number, event in enumerate(told)])
+        arrive([context(SESSION, START - weeks * week_ns, feature="001-a")])
+        handle.run("SYSTEM REFRESH VIEW telemetry.upkeep_contexts")
+        handle.run("SYSTEM WAIT VIEW telemetry.upkeep_contexts")
+        assert handle.query("SELECT feature, count() FROM telemetry.telemetry_events FINAL GROUP BY 1") == f"001-a\t{weeks}\n".encode()
+        handle.run("INSERT INTO telemetry.telemetry_events SELECT * FROM telemetry.telemetry_events")
 
 
 def test_low_disk_refuses_inserts_and_not_questions(folder, tmp_path):

@@ -7,14 +7,18 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import pytest
 
-from sp_telemetry.serve import intake
+from sp_telemetry.serve import intake, messages
+from sp_telemetry.setup.replay import GRPC_METHODS
+from tests.e2e import http2
 from tests.e2e.listening import HEAD, HIDDEN, LARGEST_MIB, events, log_of, request, resident_mib, running, session
 from tests.server import JSON, PROTOBUF, Server, as_json, as_protobuf, log_request
 
@@ -151,6 +155,71 @@ def test_gzip_bombs_at_once_take_bounded_memory(running: Server, ratio: int) -> 
         assert running.post("logs", twice, PROTOBUF, Content_Encoding="gzip, gzip")[0] in (400, 413, 415)
     assert set(answers) <= {413, 429, 408} and answers
     assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200
+
+
+def test_unfinished_messages_over_grpc_take_bounded_memory_and_shut_nobody_out(running: Server) -> None:
+    """30 connections with 32 calls each, of which each has sent all of a large message but its end. What comes meanwhile goes through."""
+    port, logged = running.ports["otlp_grpc"], log_of(running)
+    almost = http2.message(b"\x0a" * (LARGEST_MIB * 1_000_000))[:-1]
+    # The messages that may be read; 88 kB each that waits, 50 kB a connection, what else is served.
+    bound = messages.AT_ONCE * LARGEST_MIB + messages.MOST_WAITING // 8 + 300
+    connections: list[http2.Connection] = []
+    told: Counter[tuple[int, int]] = Counter()  # by connection and stream: how much of its message
+    done = threading.Event()
+
+    def push() -> None:
+        """As much as the server lets in, all the time; no more than shows that it is too much."""
+        while not done.wait(0.01):
+            for number, connection in enumerate(connections):
+                for stream in list(connection.windows):
+                    if seen[-1] - seen[0] < bound:
+                        told[number, stream] += connection.send(stream, almost[told[number, stream] :])
+
+    with most_memory(running) as seen, ThreadPoolExecutor(1) as pool:
+        try:
+            for _ in range(30):
+                connections.append(http2.Connection(port))
+                for _ in range(32):
+                    connections[-1].call()
+            pushing = pool.submit(push)
+            time.sleep(1)
+            assert max(seen) - seen[0] < bound, (seen[0], max(seen))
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                for number in range(3):
+                    begun = time.monotonic()
+                    body = as_protobuf(request("beside unfinished ones", number, prompt="x" * 100_000))
+                    assert channel.unary_unary(GRPC_METHODS["logs"])(body, timeout=10) == b""  # an exporter's own patience
+                    assert time.monotonic() - begun < 5
+        finally:
+            done.set()
+            pushing.result()
+            for connection in connections:
+                connection.close()
+        assert running.post("logs", as_protobuf(request("beside unfinished ones", 3)))[0] == 200
+    assert max(seen) - seen[0] < bound, (seen[0], max(seen))
+    assert sum(size == len(almost) for size in told.values()) > messages.AT_ONCE, "without those that take the places this shows nothing"
+    assert sum(len(one.ended) for one in connections) >= 30 * 32 - messages.AT_ONCE - messages.MOST_WAITING
+    assert events(running, "beside unfinished ones") == 4
+    assert log_of(running).removeprefix(logged).count("Too many messages") == 1
+
+
+def test_a_message_over_grpc_may_take_its_time_where_nobody_waits(running: Server) -> None:
+    whole = http2.message(as_protobuf(request("slowly", 1, prompt="x" * 200_000)))
+    connection = http2.Connection(running.ports["otlp_grpc"])
+    try:
+        stream, pieces = connection.call(), 6
+        for number in range(pieces):
+            piece = whole[number * len(whole) // pieces : (number + 1) * len(whole) // pieces]
+            assert connection.send(stream, piece, number == pieces - 1, patience=5) == len(piece)
+            time.sleep(0.6)
+        connection.listen(10)
+        assert b"grpc-status" in connection.ended[stream] and events(running, "slowly") == 1
+        empty = connection.call()
+        connection.end(empty)
+        connection.listen(10)
+        assert b"the call has no message" in connection.ended[empty]
+    finally:
+        connection.close()
 
 
 def test_what_is_refused_over_and_over_is_logged_seldom(running: Server) -> None:

@@ -1,4 +1,8 @@
-"""OTLP over gRPC. Messages pass through as bytes; the engine decodes them like those of HTTP."""
+"""OTLP over gRPC. Messages pass through as bytes; the engine decodes them like those of HTTP.
+
+A call has one message each way. To gRPC it is one of which the client could send several: so it is told of a call before its message has
+come, and reads that when there is room (`messages.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ import grpc.aio
 
 from sp_telemetry.errors import StoreBusy
 from sp_telemetry.serve import peer
-from sp_telemetry.serve.intake import Busy, Intake, Rejected
+from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
 from sp_telemetry.serve.listener import STRANGER
+from sp_telemetry.serve.messages import MESSAGE_S, Messages
 
 SERVICES = {
     "opentelemetry.proto.collector.logs.v1.LogsService": "logs",
@@ -22,6 +27,7 @@ class _Services(grpc.GenericRpcHandler):
     def __init__(self, intake: Intake, own: peer.Address | None) -> None:
         self._intake = intake
         self._own = own
+        self._messages = Messages()
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         _, service, method = call.method.split("/")
@@ -29,19 +35,28 @@ class _Services(grpc.GenericRpcHandler):
             return None  # answered with UNIMPLEMENTED
         signal = SERVICES[service]
 
-        async def export(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        async def export(_: object, context: grpc.aio.ServicerContext) -> bytes:
             if self._own and _stranger(context.peer(), self._own):
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, STRANGER.decode().strip())
             try:
+                body = await self._messages.read(context.read)
+                if body is grpc.aio.EOF:  # or it was one that gRPC refuses, and has answered itself
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message")
                 await self._intake.store(signal, "protobuf", body)
             except Rejected as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             except Busy as error:
-                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),))
-                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+                await _come_again(context, str(error), error.retry_after_s)
+            except TimeoutError:
+                await _come_again(context, f"the message came too slowly, or not within {MESSAGE_S:.0f} s", Unavailable.retry_after_s)
             return EXPORTED
 
-        return grpc.unary_unary_rpc_method_handler(export)
+        return grpc.stream_unary_rpc_method_handler(export)
+
+
+async def _come_again(context: grpc.aio.ServicerContext, why: str, after_s: int) -> None:
+    context.set_trailing_metadata((("grpc-retry-pushback-ms", str(after_s * 1000)),))
+    await context.abort(grpc.StatusCode.UNAVAILABLE, why)
 
 
 def _stranger(name: str, own: peer.Address) -> bool:
@@ -58,6 +73,7 @@ async def start(intake: Intake, address: str, port: int, max_request_bytes: int,
             ("grpc.max_receive_message_length", max_request_bytes),
             ("grpc.so_reuseport", 0),  # a second server must fail, not share the port
             ("grpc.max_concurrent_streams", 32),  # a connection; the others wait, which costs no memory
+            ("grpc.http2.bdp_probe", 0),  # or a stream's first window grows to many MB
             ("grpc.max_metadata_size", 16 << 10),
             ("grpc.server_handshake_timeout_ms", 10_000),
             ("grpc.max_connection_idle_ms", 600_000),

@@ -187,11 +187,20 @@ def query_of(user: str, started: Server, size: int) -> bytes:
             f"Content-Length: {size}\r\n\r\n").encode()  # fmt: skip
 
 
+def sockets(of: Server) -> int:
+    """How many the server has open; the engine opens files as it likes."""
+    number = 0
+    for descriptor in Path(f"/proc/{of.running.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it has been closed
+            number += os.readlink(descriptor).startswith("socket:")
+    return number
+
+
 @pytest.mark.parametrize("port", ["otlp_http", "clickhouse"])
 def test_slow_bodies_shut_nobody_out(running: Server, port: str) -> None:
     """More than there may be connections, each with a part of a request: those that came first make room, and it is said once."""
     begun = query_of(READER, running, 1000) if port == "clickhouse" else HEAD + b"Content-Length: 1000\r\n\r\n"
-    before, descriptors = log_of(running), len(list(Path(f"/proc/{running.running.pid}/fd").iterdir()))
+    before, had = log_of(running), sockets(running)
     opened = []
     try:
         for _ in range(listener.CONNECTIONS + 50):
@@ -202,7 +211,7 @@ def test_slow_bodies_shut_nobody_out(running: Server, port: str) -> None:
         for number in range(10):
             assert running.query("SELECT 1") == [[1]]
             assert running.post("logs", as_protobuf(request(f"through slow {port}", number)))[0] == 200
-        assert len(list(Path(f"/proc/{running.running.pid}/fd").iterdir())) - descriptors <= listener.CONNECTIONS + 30
+        assert sockets(running) - had <= listener.CONNECTIONS + 5
         assert statuses(opened[0].recv(4096)) == [503]
         opened[-1].sendall(b"x")
         opened[-1].settimeout(0.2)

@@ -1,10 +1,10 @@
 -- Cost computed from tokens, by one rule for every report and for what is filled in from transcripts.
 
--- The name under which a model is priced: claude-opus-4-5 for us.anthropic.claude-opus-4-5-20251101-v1:0, claude-opus-4-5@20251101
--- and claude-opus-4-5[1m]. Names that are not Claude's stay as they are, so that own prices can name them. Of one argument, so that the
--- engine evaluates it once for each distinct model and not for each request.
+-- The name under which a model is priced: claude-opus-4-5 for us.anthropic.claude-opus-4-5-20251101-v1:0, claude-opus-4-5@20251101,
+-- claude-opus-4.5 and claude-opus-4-5[1m]. Names that are not Claude's stay as they are but for capitals and points, so that own prices
+-- can name them. Of one argument, so that the engine evaluates it once for each distinct model and not for each request.
 CREATE OR REPLACE FUNCTION telemetry_price_model AS (model) ->
-    replaceRegexpOne(lower(model),
+    replaceRegexpOne(replaceRegexpAll(lower(model), '([0-9])[._]([0-9])', '\\1-\\2'),
         '(?s)^.*?(claude-[a-z0-9-]*?[a-z0-9])(?:-20[0-9]{6})?(?:-latest)?(?:-v[0-9]+)?-*(?:[^a-z0-9-].*)?$', '\\1');
 
 -- Which prices hold. long_prompts: models, and tokens from which on a prompt is long; prompt_tokens: input, cache reads and cache writes.

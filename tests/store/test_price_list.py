@@ -135,9 +135,24 @@ def test_own_prices_stand_in_place_of_the_shipped_ones_of_their_model_and_tier(h
     assert computed(handle) == [4.0, 4.0, None, 8.0, 5.0]
 
 
+def test_own_prices_name_models_as_reports_do(handle: Handle, tmp_path: Path) -> None:
+    own = tmp_path / "prices.csv"
+    own.write_text("model,input,output\nOurs/Private-7.5,3,4\nclaude-opus-4-5-20251101,1,5\n")
+    prices.load(handle, own)
+    names = ("Ours/Private-7.5", "claude-opus-4-5-20251101", "us.anthropic.claude-opus-4-5-20251101-v1:0")
+    send(handle, *({"model": name} for name in names))
+    assert computed(handle) == [3.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(
-    "text", ["model,input,output\nx,dear,2\n", "model,costs\nx,1\n", "model,tier,input,output\nx,cheap,1,2\n", b"\xff\xfe"]
-)
+    "text",
+    [
+        "model,input,output\nx,dear,2\n", "model,costs\nx,1\n", "model,tier,input,output\nx,cheap,1,2\n", b"\xff\xfe",
+        "model,input\nx,1\n", "model,input,output\nx,,2\n", "model,input,output\nx,nan,2\n", "model,input,output\nx,1,inf\n",
+        "model,input,output\nx,-1,2\n", "model,input,output,batch\nx,1,2,-1\n", "model,input,output\n,1,2\n",
+        "model,input,output,valid_from,valid_to\nx,1,2,2026-11-02,2026-11-01\n",
+    ],
+)  # fmt: skip
 def test_own_prices_that_cannot_be_read_leave_the_list_as_it_was(handle: Handle, tmp_path: Path, text: str | bytes) -> None:
     before = handle.query("SELECT * FROM telemetry.prices ORDER BY ALL")
     own = tmp_path / "prices.csv"

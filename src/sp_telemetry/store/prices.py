@@ -11,15 +11,22 @@ from sp_telemetry.store.schema import Runner, record, recorded
 
 COLUMNS = """
     model String, tier Enum8('standard' = 1, 'long' = 2, 'fast' = 3) DEFAULT 'standard', above_tokens UInt64,
-    valid_from Nullable(Date), valid_to Nullable(Date), input Float64, output Float64,
-    cache_read Float64 DEFAULT input * 0.1, cache_write_5m Float64 DEFAULT input * 1.25, cache_write_1h Float64 DEFAULT input * 2,
+    valid_from Nullable(Date), valid_to Nullable(Date), input Nullable(Float64), output Nullable(Float64),
+    cache_read Float64 DEFAULT ifNull(input, 0) * 0.1, cache_write_5m Float64 DEFAULT ifNull(input, 0) * 1.25,
+    cache_write_1h Float64 DEFAULT ifNull(input, 0) * 2,
     batch Float64 DEFAULT 0.5, us Float64 DEFAULT 1.1, web_search Float64 DEFAULT 0.01, source String, retrieved Nullable(Date)"""
+# A model under the name that its requests are priced by, however it is written; and no sum is made of what is no price.
 _READ = """
     SELECT
-        model, toString(tier) AS tier, above_tokens, ifNull(valid_from, toDate(0)), ifNull(valid_to, toDate('2149-06-06')),
-        input, output, cache_read, cache_write_5m, cache_write_1h, batch, us, web_search, source, ifNull(retrieved, today()),
-        '{origin}' AS origin
-    FROM format(CSVWithNames, '{columns}', '{text}')
+        telemetry_price_model(t.model) AS model, toString(t.tier) AS tier, above_tokens, ifNull(valid_from, toDate(0)) AS first_day,
+        ifNull(valid_to, toDate('2149-06-06')) AS day_after, assumeNotNull(t.input) AS input, assumeNotNull(t.output) AS output,
+        cache_read, cache_write_5m, cache_write_1h, batch, us, web_search, source, ifNull(retrieved, today()), '{origin}' AS origin
+    FROM format(CSVWithNames, '{columns}', '{text}') AS t
+    WHERE throwIf(t.model = '', 'a row names no model') = 0
+      AND throwIf(isNull(t.input) OR isNull(t.output), 'a row has no price of input or output') = 0
+      AND throwIf(arrayExists(price -> NOT (price >= 0 AND price < 1e9),
+              [t.input, t.output, cache_read, cache_write_5m, cache_write_1h, batch, us, web_search]), 'a price is no number from 0 on') = 0
+      AND throwIf(first_day >= day_after, 'a row ends before it begins') = 0
 """
 _SETTINGS = "SETTINGS input_format_skip_unknown_fields = 0, input_format_csv_empty_as_default = 1"
 
@@ -32,7 +39,7 @@ def load(runner: Runner, own: Path | None = None) -> bool:
     """
     shipped = resources.path("telemetry-server/prices/anthropic.csv").read_text()
     mine = _own_text(own)
-    checksum = hashlib.sha256(f"{shipped}\0{mine}".encode()).hexdigest()
+    checksum = hashlib.sha256(f"{_READ}\0{shipped}\0{mine}".encode()).hexdigest()
     known = recorded(runner).get("prices")
     if known == checksum:
         return False
@@ -69,7 +76,7 @@ def _statement(shipped: str, own: str) -> str:
     """One insert, so that a reader sees the old list or the new one."""
     both = [_select(shipped, "shipped")]
     if own.strip():
-        both[0] += f" WHERE (model, tier) NOT IN (SELECT model, tier FROM ({_select(own, 'own')}))"
+        both[0] = f"SELECT * FROM ({both[0]}) WHERE (model, tier) NOT IN (SELECT model, tier FROM ({_select(own, 'own')}))"
         both.append(_select(own, "own"))
     return f"INSERT INTO telemetry.model_prices SELECT now64(9), * FROM ({' UNION ALL '.join(both)}) {_SETTINGS}"
 

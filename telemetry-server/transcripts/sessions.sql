@@ -9,7 +9,11 @@ WITH
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
     cut_off AS
     (
-        SELECT session_id FROM telemetry.transcript_copies WHERE timestamp < since OR timestamp >= until
+        -- of what stands in several files whose it is: a fork's history is not its own
+        SELECT session_id FROM telemetry.transcript_copies
+        WHERE (timestamp < since OR timestamp >= until) AND message_key NOT IN (SELECT message_key FROM telemetry.shared_messages)
+        UNION DISTINCT
+        SELECT session_id FROM telemetry.shared_requests WHERE timestamp < since OR timestamp >= until
         UNION DISTINCT
         SELECT toString(session_id) FROM telemetry.telemetry_events
         WHERE event_type = 'api_request' AND source = 'otlp' AND (timestamp < since OR timestamp >= until)

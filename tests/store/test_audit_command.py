@@ -175,6 +175,20 @@ def test_coverage_stays_that_of_whole_sessions_whatever_was_audited_last(running
     assert missing() == (1, 3)
 
 
+def test_a_fork_of_an_old_session_is_under_reports(running, configuration, of):
+    """The history that it copies is from before the range, and is not its own."""
+    old = identifier(of, "old")
+    history = [prompt(old, "p", NOW - 40 * DAY), answer(old, f"{of[:8]}0", NOW - 40 * DAY + 1)]
+    requests = [Request(f"{of[:8]}{n}", NOW - 5 * DAY + n * 60, Usage(input=n, output=7), in_telemetry=n < 3, number=n) for n in (1, 2, 3)]
+    session = Session(of, requests)
+    configuration.session(old, history)
+    configuration.session(of, [each | {"sessionId": of} for each in history] + session.transcript())
+    store(running, session.events())
+    assert _command(running, configuration, "audit").returncode == 1
+    coverage = _report(running, configuration, "cost", "--session", of)["coverage"]
+    assert (coverage["missing_requests"], coverage["audited_requests"]) == (1, 3)
+
+
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_what_was_filled_in_costs_the_same_by_either_source(running, configuration, of, attempts):
     """Also where only the transcript says what its price hangs on, and telemetry could not tell: no id, several attempts."""

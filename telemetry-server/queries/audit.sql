@@ -54,12 +54,19 @@ WITH
     (
         SELECT
             session_id AS kept_session,
-            groupUniqArray(agent_id) AS agents,
-            maxIf(ended_at, agent_id = '') AS kept_until,
-            max(gone_at) > toDateTime64(0, 9, 'UTC') AS gone,
-            sum(cut_lines + unreadable_lines + long_lines) > 0 OR max(problem) != '' AS damaged
-        FROM telemetry.transcript_files FINAL
-        WHERE session_id IN (SELECT session_id FROM found WHERE side = 'telemetry')
+            groupArray(agent_id) AS agents,
+            groupArrayIf((agent_id, until), is_gone) AS gone,
+            max(is_damaged) AS damaged
+        FROM
+        (
+            -- one may be gone and there under another name: its folder was renamed
+            SELECT
+                session_id, agent_id, max(ended_at) AS until, min(gone_at) > toDateTime64(0, 9, 'UTC') AS is_gone,
+                sum(cut_lines + unreadable_lines + long_lines) > 0 OR max(problem) != '' AS is_damaged
+            FROM telemetry.transcript_files FINAL
+            WHERE session_id IN (SELECT session_id FROM found WHERE side = 'telemetry')
+            GROUP BY session_id, agent_id
+        )
         GROUP BY session_id
     ),
     explained AS
@@ -67,6 +74,9 @@ WITH
         SELECT
             f.*,
             f.service_version AS version,
+            -- clocks differ; but what is from tomorrow is not under way
+            f.first_at > now64(9) - toIntervalSecond({grace:UInt32}) AND f.first_at < now64(9) + INTERVAL 1 HOUR AS young,
+            query_source = 'subagent' OR startsWith(query_source, 'agent:') AS of_agent, -- older versions don't say of which
             -- what Claude Code reported as a multiple of what the price list says; 1 where both say the same
             if(side = 'both' AND finding != 0 AND f.telemetry_tokens = f.transcript_tokens AND transcript_usd > 0, telemetry_usd / transcript_usd, 1) AS cost_factor,
     multiIf(
@@ -76,7 +86,7 @@ WITH
                     mark = 'unfinished', 'last line not written',
                     'tokens differ'),
                 side = 'transcript', multiIf(
-                    f.first_at > now64(9) - toIntervalSecond({grace:UInt32}), 'not yet exported',
+                    young, 'not yet exported',
                     notEmpty(runs) AND f.first_at >= runs[1].1 AND NOT arrayExists(run -> run.1 <= f.first_at AND run.2 >= f.first_at + INTERVAL 10 SECOND, runs), 'server down then',
                     arrayExists(gap -> gap.1 - INTERVAL 1 SECOND <= f.first_at AND f.first_at <= gap.2 + INTERVAL 1 SECOND, told.gaps), 'sequence gap',
                     NOT has(told.prompts, f.prompt_id) OR empty(runs) OR f.first_at < runs[1].1, 'telemetry off then',
@@ -84,8 +94,10 @@ WITH
                     'unknown'),
                 multiIf(
                     NOT (query_source IN ('', 'sdk', 'main', 'subagent') OR startsWith(query_source, 'repl_main_thread') OR startsWith(query_source, 'agent:')), 'auxiliary',
-                    f.first_at > now64(9) - toIntervalSecond({grace:UInt32}), 'not yet written',
-                    empty(kept.agents) OR kept.gone AND f.first_at > kept.kept_until OR NOT has(kept.agents, f.agent_id), 'transcript deleted',
+                    young, 'not yet written',
+                    NOT has(kept.agents, f.agent_id)
+                        OR arrayExists(file -> f.first_at > file.2 AND (file.1 = f.agent_id OR f.agent_id = '' AND of_agent), kept.gone),
+                        'transcript deleted',
                     kept.damaged, 'transcript unreadable',
                     'unknown')) AS reason,
             side = 'transcript' AND (f.request_id != '' AND f.request_id IN (SELECT request_id FROM filled_in)

@@ -90,6 +90,30 @@ def test_what_came_after_the_last_reading_of_a_deleted_transcript(running, confi
     assert sets(done, of)["telemetry"] == Counter({(of, "transcript deleted"): 2})
 
 
+def test_a_transcript_whose_folder_was_renamed_is_not_deleted(running, configuration, of):
+    session = made(of, NOW - 5 * DAY, 4)
+    path = configuration.session(of, Session(of, session.requests[:2]).transcript())
+    configuration.bring(running.client)
+    path.parent.rename(path.parent.with_name("-home-ada-tome"))
+    store(running, session.events())
+    done = performed(running, configuration, session=of)
+    assert sets(done, of)["telemetry"] == Counter({(of, "unknown"): 2})
+    assert not done.clean
+
+
+def test_a_deleted_transcript_of_a_subagent_explains_only_its_own_requests(running, configuration, of):
+    agent, at = "a182b7b8cfcd07463", NOW - 5 * DAY
+    session = made(of, at, 3)
+    configuration.session(of, Session(of, session.requests[:2]).transcript())
+    path = configuration.agent(of, agent, [answer(of, f"{of[:8]}9", at + 30, isSidechain=True, agentId=agent)])
+    configuration.bring(running.client)
+    path.unlink()
+    of_agent = Session(of, [Request(f"{of[:8]}8", at + 400, Usage(input=1, output=1), number=3)]).events()
+    store(running, session.events() + [event | {"agent_id": agent} for event in of_agent])
+    found = sets(performed(running, configuration, session=of), of)["telemetry"]
+    assert found == Counter({(of, "unknown"): 1, (of, "transcript deleted"): 1})
+
+
 def test_telemetry_off(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 6)
     for request in session.requests[2:4]:  # a process of its own, with prompts of its own, and no event
@@ -195,6 +219,14 @@ def test_what_is_young_is_under_way(running, configuration, of):
     assert found["transcript"] == Counter({"not yet exported": 1})
     assert (done.missing, done.pending, done.clean) == (0, 1, True)
     assert "1 not yet exported · 0 missing" in summary.line(done)
+
+
+def test_what_is_from_tomorrow_is_not_under_way(running, configuration, of):
+    """A clock that was wrong, or a line that lies: what is missing must not wait for that day to be said."""
+    requests = [Request(f"{of[:8]}{day}", NOW + day * DAY, Usage(input=1, output=2), in_telemetry=day > 5) for day in (1, 9)]
+    requests[1].in_transcript = False
+    done, _ = _reasons(running, configuration, Session(of, requests))
+    assert (done.missing, done.pending, done.unexplained, done.clean) == (1, 0, 1, False)
 
 
 def test_tokens_that_differ_are_named_request_by_request(running, configuration, of):

@@ -15,7 +15,7 @@ from sp_telemetry.transcripts.audit import Audit
 from tests.client.script import Usage
 from tests.server import Server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, named, performed, sets, store
-from tests.transcripts import SECRET, Configuration, answer, identifier
+from tests.transcripts import SECRET, Configuration, answer, identifier, prompt
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +249,18 @@ def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, conf
     done, found = _reasons(running, configuration, Session(of, requests))
     assert {side: sum(counts.values()) for side, counts in found.items()} == {"both": 3, "telemetry": 1, "transcript": 1}
     assert named(done, "transcript", of) == {f"msg_{requests[2].name:0>12}"}
+
+
+def test_requests_without_ids_are_matched_under_a_providers_name_of_the_model(running, configuration, of):
+    """Bedrock's events have the name that was asked for, transcripts the one that answered."""
+    at = NOW - 5 * DAY
+    configuration.session(of, [prompt(of, "p", at), answer(of, of[:8], at + 1, Usage(input=3, output=5), request_id="")])
+    [event] = Session(of, [Request(of[:8], at + 1, Usage(input=3, output=5), has_id=False)]).events()
+    store(running, [event | {"model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"}])
+    assert sets(performed(running, configuration, session=of), of) == {
+        "both": Counter({(of, ""): 1}), "telemetry": Counter(), "transcript": Counter(),
+    }  # fmt: skip
+    assert not running.query(f"SELECT message_id FROM telemetry.unreported_requests WHERE session_id = '{of}'")  # nor filled in
 
 
 def test_equal_requests_with_other_ids_are_not_the_same(running, configuration, of):

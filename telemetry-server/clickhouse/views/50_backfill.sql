@@ -1,5 +1,6 @@
--- Pairs of a request in a transcript and an event, of which one has no request id: the same session, model and tokens, and of those the
--- nearest in time; what is left of equal ones goes in order. apart_ns: by how much their times differ; more than ten minutes is no pair.
+-- Pairs of a request in a transcript and an event, of which one has no request id: the same session, model (by the name that it is priced
+-- under: a provider's own name for it is in events alone) and tokens, and of those the nearest in time; what is left of equal ones goes in
+-- order. apart_ns: by how much their times differ; more than ten minutes is no pair.
 CREATE VIEW IF NOT EXISTS telemetry.alike_requests AS
 WITH
     lacking AS -- sessions in which one side has no id
@@ -11,7 +12,8 @@ WITH
     told AS
     (
         SELECT
-            false AS of_transcript, '' AS message_id, request_id, toString(session_id) AS session_id, timestamp, event_id, toString(model) AS model,
+            false AS of_transcript, '' AS message_id, request_id, toString(session_id) AS session_id, timestamp, event_id,
+            telemetry_price_model(toString(model)) AS model,
             (input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens) AS tokens
         FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'otlp' AND session_id IN (SELECT session_id FROM lacking)
@@ -20,7 +22,8 @@ WITH
     asked AS
     (
         SELECT
-            true, message_id, request_id, argMax(t.session_id, attempt), argMax(t.timestamp, attempt), toUInt64(0), argMax(toString(t.model), attempt),
+            true, message_id, request_id, argMax(t.session_id, attempt), argMax(t.timestamp, attempt), toUInt64(0),
+            telemetry_price_model(argMax(toString(t.model), attempt)),
             (sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_creation_tokens))
         FROM telemetry.transcript_requests AS t
         WHERE (SELECT count() > 0 FROM told) AND session_id IN (SELECT session_id FROM told)

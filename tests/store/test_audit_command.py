@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.client.script import Usage
-from tests.server import Server
+from tests.server import Server, server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
 from tests.transcripts import Configuration, answer, identifier, line, prompt
 
@@ -173,6 +173,23 @@ def test_coverage_stays_that_of_whole_sessions_whatever_was_audited_last(running
     assert missing() == (0, 3)
     assert _command(running, configuration, "backfill", "--remove").returncode == 0
     assert missing() == (1, 3)
+
+
+@pytest.mark.parametrize("command", ["audit", "backfill"])
+def test_what_events_have_lost_to_their_retention_is_not_missing(tmp_path, configuration, of, command):
+    """Transcripts are remembered for longer, and a backfill would not bring it back."""
+    with server(tmp_path / "home", SP_TELEMETRY_RETENTION_EVENTS_DAYS="14") as running:
+        old, new = made(of, NOW - 20 * DAY, 2), made(identifier(of, "new"), NOW - 3 * DAY, 2)
+        for session in (old, new):
+            configuration.session(session.id, session.transcript())
+            store(running, session.events())
+        running.run("OPTIMIZE TABLE telemetry.telemetry_events FINAL")
+        assert running.query("SELECT count() FROM telemetry.telemetry_events") == [[2]]
+        done = _command(running, configuration, command)
+        assert _report(running, configuration, "cost")["coverage"]["missing_requests"] == 0
+    if command == "audit":
+        assert done.stdout.startswith("2 of 2 requests in both · 0 missing"), done.stdout
+        assert "kept for 14 days" in done.stderr
 
 
 def test_a_fork_of_an_old_session_is_under_reports(running, configuration, of):

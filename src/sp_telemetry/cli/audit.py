@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sp_telemetry.transcripts import GRACE_S
+from sp_telemetry.transcripts import GRACE_S, kept_since
 
 if TYPE_CHECKING:
     from sp_telemetry.transcripts.audit import Audit
@@ -70,6 +70,9 @@ def perform(args: argparse.Namespace) -> Audit:
     if args.since and args.start:
         raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
     begin = moment(args.start, where, "--from") if args.start else age(args.since or DEFAULT_SINCE, where, datetime.now(UTC))
+    if (kept := kept_since(settings.retention_events_days)) and begin < kept:
+        begin = kept
+        print(f"Events are kept for {settings.retention_events_days} days: nothing before {begin:%Y-%m-%d} is looked at.", file=sys.stderr)
     end = moment(args.end, where, "--to", whole_day=True) if args.end else None
     secret = home.secret("transcripts")
     client = connect(home, settings, WRITER)

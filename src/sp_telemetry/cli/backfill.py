@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.remove:
         removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
         if removed.requests and not args.dry_run:
-            audit.refresh(client, where.key)
+            audit.refresh(client, where.key, kept)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
     secret = home.secret("transcripts")
     read = reading.bring(client, files.find(os.environ, secret), secret)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             return _tell(args, backfill.missing(client, machine, since), "would be filled in from transcripts", "Nothing is missing.")
         done = backfill.fill(client, machine, since, settings.person, kept)
     if read.changed or done.requests:
-        audit.refresh(client, where.key)  # what stands under reports
+        audit.refresh(client, where.key, kept)  # what stands under reports
     return _tell(args, done, "filled in from transcripts", "Nothing was missing.")
 
 

@@ -16,13 +16,14 @@ from typing import Any
 from sp_telemetry import resources
 from sp_telemetry.store.client import Client, Statements
 from sp_telemetry.store.schema import run_file, shipped
-from sp_telemetry.transcripts import GRACE_S
+from sp_telemetry.transcripts import GRACE_S, kept_since
 from sp_telemetry.transcripts.files import Found
 from sp_telemetry.transcripts.links import linking
 from sp_telemetry.transcripts.reading import Read
 from sp_telemetry.transcripts.special import special
 
 DETAILS = 1000
+LAST_DAYS = 30  # what the statements look at where no beginning is given
 PENDING = ("not yet exported", "not yet written")
 EXPLAINED = ("auxiliary", "transcript deleted", *PENDING)  # requests that only telemetry can know
 TOKENS = ("input", "output", "cache_read", "cache_creation")
@@ -191,10 +192,13 @@ def audit(
         return Audit(rows.result(), *numbers.result(), read, found)
 
 
-def refresh(client: Client, tz: str) -> None:
-    """Match the last 30 days, unless nothing has changed, and count for the coverage under reports what stands where; nobody asks."""
+def refresh(client: Client, tz: str, retention_days: int) -> None:
+    """Match the last 30 days, or those that events are kept for if that is less, unless nothing has changed, and count for the coverage
+    under reports what stands where; nobody asks."""
     runner = Statements(client)
-    asked = {"from": "", "to": "", "tz": tz, "session": ""}
+    kept = kept_since(retention_days)
+    start = f"{kept:%Y-%m-%dT%H:%M:%SZ}" if kept and retention_days < LAST_DAYS + 3 else ""
+    asked = {"from": start, "to": "", "tz": tz, "session": ""}
     run_file(runner, "transcripts/sessions.sql", **asked, audited_at=_matched(runner, asked))
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from sp_telemetry.transcripts import backfill, files, reading
 from tests.client.script import Usage
-from tests.server import Server, server
+from tests.server import JSON, Server, as_json, log_request, server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
 from tests.transcripts import Configuration, answer, identifier, line, prompt
 
@@ -173,6 +174,21 @@ def test_coverage_stays_that_of_whole_sessions_whatever_was_audited_last(running
     assert missing() == (0, 3)
     assert _command(running, configuration, "backfill", "--remove").returncode == 0
     assert missing() == (1, 3)
+
+
+def test_what_one_machine_fills_in_is_not_of_whom_another_one_sends_events(tmp_path, of):
+    """Two homes at one server: only the first sends events, and nobody has told a name."""
+    mine, other = Configuration(tmp_path / "mine"), Configuration(tmp_path / "other")
+    sessions = [made(identifier(of, each), NOW - 3 * DAY, 2) for each in ("mine", "mine too", "other")]
+    for session, configuration in zip(sessions, (mine, mine, other), strict=True):
+        configuration.session(session.id, session.transcript())
+    with server(tmp_path / "home") as running:
+        running.stored("logs", as_json(log_request(sessions[0].events(), {"user.id": "a" * 64})), JSON)
+        for configuration, secret in ((other, "of the other"), (mine, "of mine")):
+            read = reading.bring(running.client, files.find(configuration.environ, secret), secret)
+            assert read.new and backfill.fill(running.client, files.machine(secret), 0, "", 0).requests == 2
+        found = running.query("SELECT DISTINCT session_id, user_id FROM telemetry.telemetry_events FINAL WHERE source = 'transcript'")
+        assert dict(found) == {sessions[1].id: "a" * 64, sessions[2].id: ""}
 
 
 @pytest.mark.parametrize("command", ["audit", "backfill"])

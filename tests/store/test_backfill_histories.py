@@ -110,7 +110,7 @@ def read_transcripts(handle: Handle, requests: list[Request]) -> None:
 
 
 def fill(handle: Handle) -> None:
-    backfill.complete(handle, backfill.begin(handle, MACHINE, 0), "Ada")
+    backfill.complete(handle, backfill.begin(handle, MACHINE, 0), MACHINE, "Ada")
 
 
 def arrive(pipeline: Pipeline, *events: dict) -> None:

@@ -24,10 +24,10 @@ def begin(runner: Runner, machine: str, since_s: float, by_id: bool = False) -> 
     return run
 
 
-def complete(runner: Runner, run: str, person: str) -> None:
-    """Fill in what `run` lists, under the name `person`; then take back rows whose events came before the list was written. So
+def complete(runner: Runner, run: str, machine: str, person: str) -> None:
+    """Fill in what `run` of `machine` lists, under the name `person`; then take back rows whose events came before the list was written. So
     whichever is committed last sees the other."""
-    run_file(runner, "clickhouse/maintenance/backfill.sql", run=run, person=person)
+    run_file(runner, "clickhouse/maintenance/backfill.sql", run=run, machine=machine, person=person)
     cancel(runner)
 
 

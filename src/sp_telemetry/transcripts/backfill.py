@@ -46,7 +46,7 @@ def fill(client: Client, machine: str, since_s: float, person: str, retention_da
     rows = "\n".join(json.dumps(row) for row in contexts.decide((branch, directory) for branch, directory in pairs.rows))
     if rows:
         client.insert("telemetry.read_contexts", "JSONEachRow", rows.encode())
-    backfill.complete(runner, run, person)
+    backfill.complete(runner, run, machine, person)
     done = _figures(client, "filled_in", since=backfill.moment(since_s), run=run)
     _summarise(runner, int(run), retention_days)
     backfill.note(runner, machine, since_s, run)

@@ -1,6 +1,6 @@
 -- Rows of telemetry_events for requests that only transcripts know: those that are listed in backfilled_requests under {run}. A row that
 -- is there already and says the same is not written again; one that says something else is written over. {person}: under whose name,
--- where the session's own events don't tell.
+-- where the session's own events don't tell; else that of the one installation whose events are of the sessions of {machine}.
 INSERT INTO telemetry.telemetry_events
     (timestamp, event_type, session_id, event_id, received_at, version, source, prompt_id, begins_prompt, message_uuid,
      user_id, installation_id, user_account_uuid, organization_id, service_name, service_version, entrypoint, terminal_type, os_type, host_arch,
@@ -19,7 +19,8 @@ WITH
         WHERE source = 'otlp' AND session_id IN sessions
         GROUP BY session_id
     ),
-    (SELECT if(uniqExact(installation_id) = 1, any(toString(installation_id)), '') FROM telemetry.telemetry_events WHERE source = 'otlp') AS only_installation,
+    (SELECT if(uniqExact(installation_id) = 1, any(toString(installation_id)), '') FROM telemetry.telemetry_events
+     WHERE source = 'otlp' AND session_id IN (SELECT session_id FROM telemetry.transcript_files WHERE machine = {machine:String})) AS only_installation,
     wanted AS
     (
         SELECT

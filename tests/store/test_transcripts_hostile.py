@@ -76,6 +76,20 @@ def test_lines_that_are_none_cost_the_others_nothing(running, configuration, ses
     assert running.query("SELECT countIf(session_id = '') FROM telemetry.transcript_requests") == [[0]]
 
 
+def test_texts_that_were_cut_off_in_a_character_cost_their_line_nothing(running, configuration, session):
+    """JSON.stringify writes half an emoji as one escape, which JSON.parse reads and others don't."""
+    texts = (
+        b"half \\ud83d", b"the other \\ude00 half", b"\\ud83d\\ud83d", b"whole \\ud83d\\ude00", b"a path: C:\\\\ud83d",
+        b"no UTF-8: \xf0\x9f",
+    )  # fmt: skip
+    lines = [json.dumps(answer(session, f"{n}", START + n, text="TEXT")).encode().replace(b"TEXT", text) for n, text in enumerate(texts)]
+    configuration.session(session, [line + b"\n" for line in lines])
+    read = configuration.bring(running.client)
+    assert outputs(running, session) == [300] * len(texts)
+    [file] = running.query("SELECT unreadable_lines FROM telemetry.transcript_files FINAL WHERE session_id = {of:String}", of=session)
+    assert (file, read.problems) == ([0], [])
+
+
 def test_an_unknown_version_with_other_fields_is_read_as_far_as_it_says(running, configuration, session):
     usage = {**FULL.wire(), "thinking_tokens": 9, "by_modality": {"text": 1}}
     later = answer(session, "1", START, usage, version="9.9.9", shape=[{"deep": [1]}])

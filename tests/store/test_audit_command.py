@@ -176,6 +176,22 @@ def test_coverage_stays_that_of_whole_sessions_whatever_was_audited_last(running
     assert missing() == (1, 3)
 
 
+def test_a_dry_run_says_what_is_then_written(tmp_path, configuration, of):
+    """Also of what was filled in before: a transcript that says more since, a price that was corrected."""
+    at = NOW - 3 * DAY
+    first = [prompt(of, "p", at), answer(of, of[:8], at + 1, Usage(input=4, output=1), stop_reason=None)]
+    grown = [*first, answer(of, of[:8], at + 2, Usage(input=4, output=300), block=1)]
+    with server(tmp_path / "home") as running:
+        for lines, prices in ((first, ""), (grown, ""), (grown, "model,input,output\nclaude-sonnet-4-5,1,2\n"), (grown, "")):
+            configuration.session(of, lines)
+            running.home.path.joinpath("prices.csv").write_text(prices or "model,input,output\n")
+            running.restart()
+            would, done = (json.loads(_command(running, configuration, "backfill", *dry, "--json").stdout) for dry in (["--dry-run"], []))
+            assert would["filled"] == done["filled"] and done["filled"]["requests"] == 1
+            again = [json.loads(_command(running, configuration, "backfill", *dry, "--json").stdout) for dry in (["--dry-run"], [])]
+            assert [each["filled"]["requests"] for each in again] == [0, 0]
+
+
 def test_what_one_machine_fills_in_is_not_of_whom_another_one_sends_events(tmp_path, of):
     """Two homes at one server: only the first sends events, and nobody has told a name."""
     mine, other = Configuration(tmp_path / "mine"), Configuration(tmp_path / "other")

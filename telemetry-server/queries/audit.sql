@@ -83,6 +83,7 @@ WITH
                 side = 'both', multiIf(
                     f.telemetry_tokens = f.transcript_tokens, '',
                     mark = 'several attempts', 'billed for several attempts',
+                    mark = 'unfinished' AND young, 'not yet written', -- Claude Code writes transcripts in its own time
                     mark = 'unfinished', 'last line not written',
                     'tokens differ'),
                 side = 'transcript', multiIf(

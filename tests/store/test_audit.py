@@ -221,6 +221,16 @@ def test_what_is_young_is_under_way(running, configuration, of):
     assert "1 not yet exported · 0 missing" in summary.line(done)
 
 
+def test_an_answer_of_which_only_the_beginning_is_written_is_under_way_for_a_minute(running, configuration, of):
+    """Its event may come first. Then the transcript ends within the answer."""
+    at = time.time() - 5
+    configuration.session(of, [prompt(of, "p", at), answer(of, of[:8], at + 1, Usage(input=4, output=1), stop_reason=None)])
+    store(running, Session(of, [Request(of[:8], at + 2, Usage(input=4, output=300))]).events())
+    done = performed(running, configuration, session=of)
+    assert sets(done, of)["both"] == Counter({(of, "not yet written"): 1})
+    assert (done.pending, done.differing, done.clean) == (1, 0, True)
+
+
 def test_what_is_from_tomorrow_is_not_under_way(running, configuration, of):
     """A clock that was wrong, or a line that lies: what is missing must not wait for that day to be said."""
     requests = [Request(f"{of[:8]}{day}", NOW + day * DAY, Usage(input=1, output=2), in_telemetry=day > 5) for day in (1, 9)]

@@ -70,7 +70,7 @@ class Audit:
 
     @property
     def pending(self) -> int:
-        return self.count("transcript", *PENDING, filled=False) + self.count("telemetry", *PENDING)
+        return self.count("transcript", *PENDING, filled=False) + self.count("telemetry", *PENDING) + self.count("both", *PENDING)
 
     @property
     def unexplained(self) -> int:
@@ -79,7 +79,7 @@ class Audit:
 
     @property
     def differing(self) -> int:
-        return sum(row["requests"] for row in self.rows if row["side"] == "both" and row["reason"])
+        return sum(row["requests"] for row in self.rows if row["side"] == "both" and row["reason"] not in ("", *PENDING))
 
     @property
     def cost_differs_usd(self) -> float:

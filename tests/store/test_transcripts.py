@@ -17,6 +17,7 @@ from tests.recordings.reading import Recording, recordings
 from tests.server import Server, server
 from tests.transcripts import START, Configuration, answer, identifier, line, prompt, touch_later, write
 
+AGENT = "a182b7b8cfcd07463"
 TOKENS = "input_tokens, output_tokens, cache_read_tokens, cache_creation_5m_tokens, cache_creation_1h_tokens"
 
 
@@ -152,19 +153,19 @@ def test_pitfall_05_a_subagent_belongs_to_its_session_and_prompt_and_may_end_lat
         prompt(session, "first", START), answer(session, f"{name}1", START + 1, FULL, stop_reason="tool_use"),
         prompt(session, "second", START + 60), answer(session, f"{name}2", START + 61, FULL),
     ])  # fmt: skip
-    agent = [prompt(session, "first", START + 2, isSidechain=True, agentId="a1"),
-             answer(session, f"{name}3", START + 3, FULL, model="claude-haiku-4-5", isSidechain=True, agentId="a1")]  # fmt: skip
-    path = configuration.agent(session, "a1", agent)
+    agent = [prompt(session, "first", START + 2, isSidechain=True, agentId=AGENT),
+             answer(session, f"{name}3", START + 3, FULL, model="claude-haiku-4-5", isSidechain=True, agentId=AGENT)]  # fmt: skip
+    path = configuration.agent(session, AGENT, agent)
     configuration.bring(running.client)
     # it goes on after its session has ended
-    write(path, [*agent, answer(session, f"{name}4", START + 90, FULL, model="claude-haiku-4-5", isSidechain=True, agentId="a1")])
+    write(path, [*agent, answer(session, f"{name}4", START + 90, FULL, model="claude-haiku-4-5", isSidechain=True, agentId=AGENT)])
     configuration.bring(running.client)
     first, second = identifier(session, "first"), identifier(session, "second")
     assert requests(running, name, "session_id, prompt_id, agent_id, model") == [
         [session, first, "", "claude-sonnet-4-5"],
         [session, second, "", "claude-sonnet-4-5"],
-        [session, first, "a1", "claude-haiku-4-5"],
-        [session, first, "a1", "claude-haiku-4-5"],
+        [session, first, AGENT, "claude-haiku-4-5"],
+        [session, first, AGENT, "claude-haiku-4-5"],
     ]
 
 
@@ -248,17 +249,23 @@ def test_the_policy_holds_for_transcripts(running, configuration, session, name)
 def test_an_identifier_that_is_none_of_claude_codes_is_hashed_as_in_events(running, configuration, session):
     """Some providers' ids have another form; both sides must hash them alike, or nothing would match."""
     configuration.session(session, [answer(session, "1", START, FULL, message_id="msg_bdrk_01abc", request_id="0a1b/odd")])
+    configuration.agent(session, "aside-1", [answer(session, "2", START, FULL, isSidechain=True, agentId="aside-1")])
     configuration.bring(running.client)
     [[message_id, request_id]] = running.query(
-        "SELECT message_id, request_id FROM telemetry.transcript_requests WHERE session_id = {session:String}", session=session
+        "SELECT message_id, request_id FROM telemetry.transcript_requests WHERE session_id = {session:String} AND agent_id = ''",
+        session=session,
     )
     assert len(message_id) == len(request_id) == 64
     from tests.server import JSON, as_json, log_request
 
     event = {"name": "api_request", "time_ns": int(START * 1e9), "session.id": session, "event.sequence": 0, "request_id": "0a1b/odd"}
-    running.stored("logs", as_json(log_request([event])), JSON)
-    stored = "SELECT request_id FROM telemetry.telemetry_events WHERE session_id = {session:String}"
-    assert running.query(stored, session=session) == [[request_id]]
+    running.stored("logs", as_json(log_request([event | {"agent_id": "aside-1"}])), JSON)
+    stored = "SELECT request_id, attributes['agent_id'] FROM telemetry.telemetry_events WHERE session_id = {session:String}"
+    [[_, agent_id]] = running.query(stored, session=session)
+    assert running.query(stored, session=session) == [[request_id, agent_id]] and len(agent_id) == 64
+    for table in ("transcript_files", "transcript_copies"):
+        sql = f"SELECT agent_id FROM telemetry.{table} FINAL WHERE session_id = {{session:String}} ORDER BY agent_id"
+        assert running.query(sql, session=session) == [[""], [agent_id]]
 
 
 def _queued(of: str, at: float) -> dict[str, Any]:

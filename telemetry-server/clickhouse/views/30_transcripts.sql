@@ -19,8 +19,8 @@ WITH
     combinations AS
     (
         SELECT
-            cityHash64(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said,
-            [toString(any(agent_id)), toString(any(model)), toString(any(speed)), toString(any(service_tier)), toString(any(inference_geo)),
+            cityHash64(model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said,
+            [toString(any(model)), toString(any(speed)), toString(any(service_tier)), toString(any(inference_geo)),
              toString(any(stop_reason)), toString(any(service_version)), toString(any(entrypoint)), toString(any(branch)),
              toString(any(directory))] AS all_names
         FROM telemetry.read_requests
@@ -38,7 +38,7 @@ SELECT
     telemetry_identifier(salt, r.session_id) AS session_id,
     telemetry_identifier(salt, r.prompt_id) AS prompt_id,
     telemetry_identifier(salt, r.message_uuid) AS message_uuid,
-    d.agent_id AS agent_id,
+    if(r.agent_id = 'sidechain', 'sidechain', telemetry_identifier(salt, r.agent_id)) AS agent_id, -- transcripts/requests.sql says so
     r.copied AS copied,
     r.lines AS lines,
     r.repeated_lines AS repeated_lines,
@@ -61,23 +61,22 @@ SELECT
     d.directory AS directory
 FROM
 (
-    SELECT *, cityHash64(agent_id, model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said
+    SELECT *, cityHash64(model, speed, service_tier, inference_geo, stop_reason, service_version, entrypoint, branch, directory) AS said
     FROM telemetry.read_requests
 ) AS r
 LEFT JOIN
 (
     SELECT
         said,
-        toLowCardinality(anyIf(k.kept, place = 1)) AS agent_id,
-        toLowCardinality(anyIf(k.kept, place = 2)) AS model,
-        toLowCardinality(anyIf(k.kept, place = 3)) AS speed,
-        toLowCardinality(anyIf(k.kept, place = 4)) AS service_tier,
-        toLowCardinality(anyIf(k.kept, place = 5)) AS inference_geo,
-        toLowCardinality(anyIf(k.kept, place = 6)) AS stop_reason,
-        toLowCardinality(anyIf(k.kept, place = 7)) AS service_version,
-        toLowCardinality(anyIf(k.kept, place = 8)) AS entrypoint,
-        toLowCardinality(anyIf(k.kept, place = 9)) AS branch,
-        toLowCardinality(anyIf(k.kept, place = 10)) AS directory
+        toLowCardinality(anyIf(k.kept, place = 1)) AS model,
+        toLowCardinality(anyIf(k.kept, place = 2)) AS speed,
+        toLowCardinality(anyIf(k.kept, place = 3)) AS service_tier,
+        toLowCardinality(anyIf(k.kept, place = 4)) AS inference_geo,
+        toLowCardinality(anyIf(k.kept, place = 5)) AS stop_reason,
+        toLowCardinality(anyIf(k.kept, place = 6)) AS service_version,
+        toLowCardinality(anyIf(k.kept, place = 7)) AS entrypoint,
+        toLowCardinality(anyIf(k.kept, place = 8)) AS branch,
+        toLowCardinality(anyIf(k.kept, place = 9)) AS directory
     FROM names AS n
     INNER JOIN (SELECT name, telemetry_redact(name) AS kept FROM (SELECT DISTINCT name FROM names)) AS k ON n.name = k.name
     GROUP BY said
@@ -104,7 +103,7 @@ SELECT
     r.size AS size,
     r.modified_ns AS modified_ns,
     telemetry_identifier(salt, r.session_id) AS session_id,
-    telemetry_redact(r.agent_id) AS agent_id,
+    telemetry_identifier(salt, r.agent_id) AS agent_id,
     extract(r.root_id, '^[0-9a-f]{32}$') AS root_id,
     r.requests AS requests,
     r.prompts AS prompts,

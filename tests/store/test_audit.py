@@ -250,6 +250,21 @@ def test_tokens_that_differ_are_named_request_by_request(running, configuration,
     assert (done.differing, done.clean) == (1, False)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_single_request_is_no_price_list(running, configuration, of, count):
+    """Costs that differ by one factor throughout are another price list, which one wrong cost is not."""
+    at = NOW - 5 * DAY
+    requests = [Request(f"{of[:8]}{n}", at + n, Usage(input=1_000_000 * (n + 1))) for n in range(count)]
+    session = Session(of, requests)
+    configuration.session(of, session.transcript())
+    store(running, [event | {"cost_usd": 36.0 * (n + 1)} for n, event in enumerate(session.events())])
+    done = performed(running, configuration, session=of)
+    assert [(each["factor"], each["requests"]) for each in (*done.other_prices, *done.unexplained_costs)] == [
+        (None, 1) if count == 1 else (pytest.approx(6), 3)  # 3 USD, or 6 beyond 200,000 tokens
+    ]
+    assert done.clean == (count > 1)
+
+
 def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, configuration, of):
     """Also equal ones, as often as they are there on both sides."""
     same = Usage(input=5, output=5)

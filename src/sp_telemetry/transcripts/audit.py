@@ -29,7 +29,7 @@ EXPLAINED = ("auxiliary", "transcript deleted", *PENDING)  # requests that only 
 TOKENS = ("input", "output", "cache_read", "cache_creation")
 _BOTH = ("telemetry_tokens", "transcript_tokens")
 _DETAIL = ("timestamp", "request_id", "message_id", "query_source", *_BOTH, "telemetry_usd", "transcript_usd")
-_FACTOR = 0.001  # costs that differ by one factor throughout are a price list that differs
+_FACTOR = 0.001  # costs that differ by one factor throughout are a price list that differs; a single one is not throughout
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Audit:
                 continue
             least = min(row["least_factor"] for row in rows if row["other_costs"])
             most = max(row["most_factor"] for row in rows)
-            throughout = most - least < _FACTOR * most and other == sum(row["requests"] - row["unpriced"] for row in rows)
+            throughout = most - least < _FACTOR * most and other == sum(row["requests"] - row["unpriced"] for row in rows) > 1
             found.append(
                 {
                     "model": model,

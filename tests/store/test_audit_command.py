@@ -192,6 +192,17 @@ def test_a_dry_run_says_what_is_then_written(tmp_path, configuration, of):
             assert [each["filled"]["requests"] for each in again] == [0, 0]
 
 
+def test_what_was_deleted_is_filled_in(running, configuration, of):
+    """As a dry run says, though no transcript has changed since the last run."""
+    session = made(of, NOW - 3 * DAY, 2)
+    configuration.session(of, session.transcript())
+    store(running, session.events())
+    _command(running, configuration, "backfill")
+    running.run(f"ALTER TABLE telemetry.telemetry_events DELETE WHERE session_id = '{of}' SETTINGS mutations_sync = 2")
+    would, done = (json.loads(_command(running, configuration, "backfill", *dry, "--json").stdout) for dry in (["--dry-run"], []))
+    assert would["filled"] == done["filled"] and done["filled"]["requests"] == 2
+
+
 def test_what_one_machine_fills_in_is_not_of_whom_another_one_sends_events(tmp_path, of):
     """Two homes at one server: only the first sends events, and nobody has told a name."""
     mine, other = Configuration(tmp_path / "mine"), Configuration(tmp_path / "other")

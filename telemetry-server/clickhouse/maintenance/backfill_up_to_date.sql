@@ -1,7 +1,9 @@
 -- Whether the last run of backfill left nothing to do for {machine} since {since}: no transcript was read and no price loaded after
--- it began, and nothing was taken back since.
+-- it began, nothing was taken back since, and no event deleted (by a mutation, whose time has no fractions).
 SELECT count() FROM telemetry.backfill_runs AS r FINAL
 WHERE machine = {machine:String} AND r.since <= {since:DateTime64(9, 'UTC')} AND NOT r.removed
     AND r.prices = (SELECT max(loaded_at) FROM telemetry.model_prices)
     AND r.run > (SELECT toUnixTimestamp64Nano(max(read_at)) FROM telemetry.transcript_files WHERE machine = {machine:String})
-    AND r.run > (SELECT max(if(removed, run, 0)) FROM telemetry.backfill_runs);
+    AND r.run > (SELECT max(if(removed, run, 0)) FROM telemetry.backfill_runs)
+    AND fromUnixTimestamp64Nano(toInt64(r.run)) > (SELECT max(create_time) + INTERVAL 1 SECOND FROM system.mutations
+        WHERE database = 'telemetry' AND table = 'telemetry_events');

@@ -29,6 +29,7 @@ BATCH_BYTES, BATCH_FILES = 80 << 20, 5_000
 IDS_AT_ONCE = 1000  # parameters travel in the address, which has its limit
 SENDERS = 2  # inserts at once, each of which the server does with one thread
 SEND_BYTES = 18 << 20  # an insert costs the server 0.1 s before its first row
+_UNREADABLE = "SELECT count() FROM lines WHERE kind = 'unreadable'"
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, root_id String, long_lines UInt64, problem String) ENGINE = Memory"""
 
@@ -177,17 +178,18 @@ def _read_batch(engine: Engine, batch: list[Transcript], machine: str) -> list[F
 
 def _read(handle: Handle, batch: list[Transcript], machine: str, failed: dict[int, str]) -> Findings:
     """`failed`: of which, counted from 1, only the names go to the store, and why."""
+    text = "line"
     while True:
         handle.run("DROP TABLE IF EXISTS lines")
         mark = f"sp-telemetry {secrets.token_hex(16)} "
         wanted = [(number, file.path) for number, file in enumerate(batch, 1) if number not in failed]
         with lines.stream(wanted, mark) as stream:
             for statement in shipped("transcripts/read.sql"):
-                handle.run(statement.replace("{lines}", stream.path).replace("{mark}", mark))
-        failed |= stream.closed
-        if not stream.broken:
+                handle.run(statement.replace("{lines}", stream.path).replace("{mark}", mark).replace("{text}", text))
+        failed |= stream.closed | stream.broken  # what came of a file before it broke is not kept
+        if not stream.broken and (text == "mended" or handle.query(_UNREADABLE, "TabSeparated") == b"0\n"):
             break
-        failed |= stream.broken  # what came of it before it broke is not kept
+        text = text if stream.broken else "mended"
     known = [
         {
             "file": number,

@@ -13,7 +13,9 @@ WITH
         SELECT session_id FROM telemetry.transcript_copies
         WHERE (timestamp < since OR timestamp >= until) AND message_key NOT IN (SELECT message_key FROM telemetry.shared_messages)
         UNION DISTINCT
-        SELECT session_id FROM telemetry.shared_requests WHERE timestamp < since OR timestamp >= until
+        SELECT session_id FROM telemetry.shared_requests
+        WHERE message_id IN (SELECT message_id FROM telemetry.transcript_copies WHERE timestamp < since OR timestamp >= until)
+          AND (timestamp < since OR timestamp >= until)
         UNION DISTINCT
         SELECT toString(session_id) FROM telemetry.telemetry_events
         WHERE event_type = 'api_request' AND source = 'otlp' AND (timestamp < since OR timestamp >= until)

@@ -192,6 +192,27 @@ def test_a_dry_run_says_what_is_then_written(tmp_path, configuration, of):
             assert [each["filled"]["requests"] for each in again] == [0, 0]
 
 
+@pytest.mark.parametrize("arrives", ["the prompt's event", "that of its first request", "none, but a later part is filled in again"])
+def test_a_prompt_of_what_was_filled_in_is_counted_once(running, configuration, of, arrives):
+    at = NOW - 2 * DAY  # between the first request and the others
+    requests = [Request(f"{of[:8]}{n}", at + (n or -1) * 3600, Usage(input=n, output=7), number=n + 1) for n in range(3)]
+    configuration.session(of, Session(of, requests[:2]).transcript())
+
+    def counted(*since: str) -> tuple[int, int]:
+        assert _command(running, configuration, "backfill", *since).returncode == 0
+        total = _report(running, configuration, "sessions", "--session", of)["total"]
+        return total["prompts"], total["requests"]
+
+    assert counted() == (1, 2)
+    if arrives.startswith("none"):
+        configuration.session(of, Session(of, requests).transcript())
+        assert counted("--since", "48h") == (1, 3)
+        return
+    told = {"name": "user_prompt", "time_ns": int((at - 3601) * 1e9), "session.id": of, "prompt.id": identifier(of, "p")}
+    store(running, [told | {"event.sequence": 0}] if arrives.startswith("the") else Session(of, requests[:1]).events())
+    assert counted() == (1, 2)
+
+
 def test_what_was_deleted_is_filled_in(running, configuration, of):
     """As a dry run says, though no transcript has changed since the last run."""
     session = made(of, NOW - 3 * DAY, 2)

@@ -10,6 +10,12 @@ INSERT INTO telemetry.telemetry_events
 WITH
     listed AS (SELECT message_id, request_id, attempt FROM telemetry.backfilled_requests WHERE run = {run:UInt64}),
     sessions AS (SELECT DISTINCT session_id FROM telemetry.backfilled_requests WHERE run = {run:UInt64}),
+    begun AS -- prompts that a row begins which this run does not list, for it is older than what was asked for
+    (
+        SELECT prompt_id FROM telemetry.telemetry_events FINAL
+        WHERE event_type = 'api_request' AND source = 'transcript' AND begins_prompt
+            AND event_id NOT IN (SELECT sipHash64('transcript', if(message_id != '', message_id, request_id), attempt) FROM listed)
+    ),
     people AS
     (
         SELECT
@@ -29,6 +35,7 @@ WITH
             sipHash64('transcript', if(t.message_id != '', t.message_id, t.request_id), t.attempt) AS event_id,
             t.prompt_id AS prompt_id,
             prompt_id != '' AND prompt_id NOT IN (SELECT prompt_id FROM telemetry.telemetry_events WHERE event_type = 'user_prompt' AND source = 'otlp')
+                AND prompt_id NOT IN (SELECT prompt_id FROM begun)
                 AND row_number() OVER (PARTITION BY prompt_id ORDER BY timestamp, event_id) = 1 AS begins_prompt,
             t.message_uuid AS message_uuid,
             coalesce(nullIf(toString(who.is.1), ''), nullIf(toString(c.person), ''), nullIf(telemetry_text('enduser.id', {person:String}), ''),

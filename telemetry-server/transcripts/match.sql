@@ -5,7 +5,7 @@
 --   audited_at              the moment of the audit
 --
 -- A pair has the same request id (of several with one id, and there should be none, the first goes with the first). Where one of the two
--- has none (some providers give none), likeness decides (views/50_backfill.sql), within a minute.
+-- has none (some providers give none), likeness decides (views/50_backfill.sql).
 --
 -- What stands between `if` and `end` is left out where special.sql says that there is none: the engine would plan it, for half a second.
 INSERT INTO telemetry.audit_findings
@@ -74,7 +74,6 @@ WITH
             sipHash64(message_id, request_id),
             if(event_request_id = '', sipHash64(toString(session_id), event_at, event_id), sipHash64(event_request_id, toUInt64(0)))
         FROM telemetry.alike_requests
-        WHERE apart_ns < 60000000000
         /* end */
     ),
     event_keys AS

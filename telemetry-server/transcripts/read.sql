@@ -35,7 +35,10 @@ WITH
     tupleElement(j, 'message') AS message,
     tupleElement(message, 'usage') AS u,
     tupleElement(j, 'type') AS type,
-    tupleElement(message, 'model') AS said_model
+    tupleElement(message, 'model') AS said_model,
+    greatest(tupleElement(u, 'input_tokens'), tupleElement(u, 'output_tokens'), tupleElement(u, 'cache_read_input_tokens'),
+             tupleElement(u, 'cache_creation_input_tokens'),
+             arrayMax(arrayMap(each -> greatest(each.2, each.3, each.4, each.5), tupleElement(u, 'iterations')))) AS most_tokens
 SELECT
     rowNumberInAllBlocks() AS number,
     if(marked, toUInt32OrZero(substring(line, length('{mark}') + 1)), 0) AS opened,
@@ -43,6 +46,7 @@ SELECT
     CAST(multiIf(
         marked, 'file',
         type = '', if(startsWith(line, '{') AND NOT whole, 'cut', 'unreadable'),
+        most_tokens >= 1000000000, 'unreadable', -- no request of any model: sums of such numbers would say anything
         -- one that has no usage, or that no model made, was not billed
         type = 'assistant' AND used AND said_model NOT IN ('', '<synthetic>') AND (message_id != '' OR request_id != ''), 'answer',
         type = 'user' AND position(head, '<command-name>/clear</command-name>') > 0, 'clear',

@@ -276,6 +276,16 @@ def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, conf
     assert named(done, "transcript", of) == {f"msg_{requests[2].name:0>12}"}
 
 
+def test_what_is_no_pair_for_the_audit_is_filled_in(running, configuration, of):
+    """Without ids, equal requests 200 s apart are two: backfill took them for one, and the audit said for ever that it would fill it in."""
+    same = Usage(input=5, output=5)
+    requests = [Request(f"{of[:8]}{n}", NOW - 5 * DAY + n * 200, same, has_id=False, number=n) for n in range(2)]
+    requests[0].in_transcript = requests[1].in_telemetry = False
+    _, found = _reasons(running, configuration, Session(of, requests))
+    assert {side: sum(counts.values()) for side, counts in found.items()} == {"both": 0, "telemetry": 1, "transcript": 1}
+    assert len(running.query(f"SELECT message_id FROM telemetry.unreported_requests WHERE session_id = '{of}'")) == 1
+
+
 def test_requests_without_ids_are_matched_under_a_providers_name_of_the_model(running, configuration, of):
     """Bedrock's events have the name that was asked for, transcripts the one that answered."""
     at = NOW - 5 * DAY

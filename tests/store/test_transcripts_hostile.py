@@ -76,6 +76,17 @@ def test_lines_that_are_none_cost_the_others_nothing(running, configuration, ses
     assert running.query("SELECT countIf(session_id = '') FROM telemetry.transcript_requests") == [[0]]
 
 
+def test_numbers_that_no_request_has_are_no_request(running, configuration, session):
+    """2^63 tokens would be 138 trillion dollars, and a few of them nothing at all."""
+    huge = [{**FULL.wire(), name: 1 << 63} for name in ("input_tokens", "output_tokens", "cache_read_input_tokens")]
+    attempts = {**FULL.wire(), "iterations": [FULL.wire(), {**FULL.wire(), "input_tokens": 1 << 62}]}
+    lines = [answer(session, f"huge{number}", START + number, usage) for number, usage in enumerate([*huge, attempts])]
+    configuration.session(session, [*lines, answer(session, "1", START + 9)])
+    read = configuration.bring(running.client)
+    assert outputs(running, session) == [300]
+    assert read.lines["not of a transcript"] >= 4
+
+
 def test_texts_that_were_cut_off_in_a_character_cost_their_line_nothing(running, configuration, session):
     """JSON.stringify writes half an emoji as one escape, which JSON.parse reads and others don't."""
     texts = (

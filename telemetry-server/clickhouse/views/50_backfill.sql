@@ -1,6 +1,6 @@
 -- Pairs of a request in a transcript and an event, of which one has no request id: the same session, model (by the name that it is priced
 -- under: a provider's own name for it is in events alone) and tokens, and of those the nearest in time; what is left of equal ones goes in
--- order. apart_ns: by how much their times differ; more than ten minutes is no pair.
+-- order. More than a minute apart is no pair.
 CREATE VIEW IF NOT EXISTS telemetry.alike_requests AS
 WITH
     lacking AS -- sessions in which one side has no id
@@ -44,21 +44,20 @@ WITH
     (
         SELECT
             arrayMap(a -> arraySort(i -> (abs(e[i].1 - a.1), i),
-                arrayFilter(i -> (a.3 = '' OR e[i].3 = '') AND abs(e[i].1 - a.1) < 600000000000, arrayEnumerate(e)))[1], t) AS nearest_told,
+                arrayFilter(i -> (a.3 = '' OR e[i].3 = '') AND abs(e[i].1 - a.1) < 60000000000, arrayEnumerate(e)))[1], t) AS nearest_told,
             arrayMap(b -> arraySort(i -> (abs(t[i].1 - b.1), i),
-                arrayFilter(i -> (b.3 = '' OR t[i].3 = '') AND abs(t[i].1 - b.1) < 600000000000, arrayEnumerate(t)))[1], e) AS nearest_asked,
+                arrayFilter(i -> (b.3 = '' OR t[i].3 = '') AND abs(t[i].1 - b.1) < 60000000000, arrayEnumerate(t)))[1], e) AS nearest_asked,
             arrayFilter(i -> nearest_told[i] > 0 AND nearest_asked[nearest_told[i]] = i, arrayEnumerate(t)) AS sure,
             arrayFilter(i -> NOT has(sure, i), arrayEnumerate(t)) AS left_asked,
             arrayFilter(i -> NOT has(arrayMap(s -> nearest_told[s], sure), i), arrayEnumerate(e)) AS left_told,
             arrayFilter(n -> n <= length(left_told) AND (t[left_asked[n]].3 = '' OR e[left_told[n]].3 = '')
-                AND abs(t[left_asked[n]].1 - e[left_told[n]].1) < 600000000000, arrayEnumerate(left_asked)) AS more,
+                AND abs(t[left_asked[n]].1 - e[left_told[n]].1) < 60000000000, arrayEnumerate(left_asked)) AS more,
             arrayJoin(arrayConcat(arrayMap(i -> (t[i], e[nearest_told[i]]), sure), arrayMap(n -> (t[left_asked[n]], e[left_told[n]]), more))) AS pair
         FROM alike
     )
 SELECT
     pair.1.2 AS message_id, pair.1.3 AS request_id,
-    pair.2.4 AS session_id, fromUnixTimestamp64Nano(pair.2.1, 'UTC') AS event_at, pair.2.2 AS event_id, pair.2.3 AS event_request_id,
-    abs(pair.1.1 - pair.2.1) AS apart_ns
+    pair.2.4 AS session_id, fromUnixTimestamp64Nano(pair.2.1, 'UTC') AS event_at, pair.2.2 AS event_id, pair.2.3 AS event_request_id
 FROM paired;
 
 -- Requests in transcripts whose id no event has.

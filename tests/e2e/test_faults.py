@@ -7,18 +7,20 @@ import json
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
 
 from sp_telemetry.serve.intake import SETTLE_AFTER_S
+from sp_telemetry.setup import service
 from tests.conftest import require
 from tests.e2e.faults import (
     assert_refused,
@@ -30,7 +32,7 @@ from tests.e2e.faults import (
     numbers,
     request,
 )
-from tests.server import JSON, PROTOBUF, Server, as_json, log_request, server
+from tests.server import JSON, PROTOBUF, Server, as_json, log_request, server, wait_for
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux"),
@@ -252,3 +254,44 @@ def test_every_table_that_events_and_contexts_go_to_is_synced(fresh):
     assert len(rows) == 4
     for name, engine in rows:
         assert "fsync_after_insert = 1" in engine and "fsync_part_directory = 1" in engine, name
+
+
+CRASHING = """
+import ctypes, signal, sys, threading
+from sp_telemetry.cli.main import main
+from sp_telemetry.serve import server
+server.CRASHED_AGAIN_S = float(sys.argv[1])
+crash = threading.Thread(target=ctypes.CDLL(None).strlen, args=(0,), daemon=True)
+signal.signal(signal.SIGUSR1, lambda *_: crash.start())
+main(["serve"])
+"""
+
+
+@pytest.mark.parametrize("again_s", [0, 60])
+def test_a_server_whose_engine_crashes_begins_anew_or_ends(tmp_path, again_s):
+    """The engine's handler keeps the process, which listens on and answers everything with 236. Nobody would start another beside it."""
+    crashing = Server(tmp_path / "home")
+    crashing.home.make()
+    environ = crashing.environ | {"SP_TELEMETRY_HOME": str(crashing.home.path)}
+    process = subprocess.Popen([sys.executable, "-c", CRASHING, str(again_s)], env=environ, stderr=subprocess.DEVNULL)
+    try:
+        crashing.running = wait_for(lambda: service.settled(crashing.home))
+        first, second = request(*map(event, range(5))), request(*map(event, range(5, 10)))
+        crashing.stored("logs", first)
+        before = crashing.home.server()
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
+        with suppress(OSError, HTTPException):
+            crashing.post("logs", second)
+        if again_s:
+            assert wait_for(lambda: process.poll() is not None) and process.returncode == 70
+            crashing.up()
+        else:
+            assert wait_for(lambda: (crashing.home.server() or before) != before) and process.poll() is None
+            crashing.running = service.settled(crashing.home)
+        assert numbers(crashing)[:5] == list(range(5))
+        crashing.stored("logs", second)
+        assert numbers(crashing) == list(range(10))
+    finally:
+        crashing.down()
+        process.wait(timeout=30)

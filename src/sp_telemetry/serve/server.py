@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import IO, Any
 
 from aiohttp import web
@@ -37,6 +39,7 @@ log = logging.getLogger("sp_telemetry")
 
 CLOSE_CONNECTIONS_S = 3
 LOCK_TRIES = 20
+CRASHED_AGAIN_S = 60  # who crashes sooner after a start ends, so that nothing starts and crashes for ever
 SETTLE_AT_START_S = 0.5  # most journals take 0.1; one whose events are spread over a thousand weeks takes 20, a part for each
 
 
@@ -86,6 +89,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.enter_context(_sole_owner(home))
         laps = Laps()
         engine, policy = await asyncio.to_thread(_open_store, home, settings, laps)
+        engine.crashed = partial(_begin_anew, home, time.monotonic())
         stack.callback(engine.close)
         counters = Counters()
         largest = settings.max_request_mib << 20
@@ -158,6 +162,20 @@ def _open_store(home: Home, settings: Settings, laps: Laps) -> tuple[Engine, Pol
         engine.close()
         raise
     return engine, policy
+
+
+def _begin_anew(home: Home, started: float) -> None:
+    """The engine has crashed, and this process with it, though it still listens. Another program takes its place, under the same number:
+    the kernel lets go of all that it holds. What was acknowledged is in the store or in the journal."""
+    log.critical("The engine has crashed. The server begins anew.")
+    home.server_file.unlink(missing_ok=True)
+    if time.monotonic() - started < CRASHED_AGAIN_S:
+        os._exit(os.EX_SOFTWARE)
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(name), int(name) < 3)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _uncaught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ def clickhouse_error(error: Exception) -> QueryFailed:
 
 
 MESSAGE_LIMIT = 1500
+_CRASHED = re.compile(r"Code: 236\..*due to a fatal error")
 _DEFINES = re.compile(
     r"\s*(?:CREATE(?! (?:OR REPLACE )?TEMPORARY)|ALTER|ATTACH|DETACH|DROP|EXCHANGE|RENAME|REPLACE|RESTORE|UNDROP)\b", re.IGNORECASE
 )
@@ -70,19 +71,25 @@ class Handle:
             )
             return answer.bytes()
         except Exception as error:
-            raise clickhouse_error(error) from None
+            raise self._failed(error) from None
         finally:
             self.engine.note(sql)
 
     def run(self, sql: str) -> None:
         self.query(sql, "Null")
 
+    def _failed(self, error: Exception) -> QueryFailed:
+        failed = clickhouse_error(error)
+        if _CRASHED.search(str(failed)):
+            self.engine.crashed()
+        return failed
+
     def stream(self, sql: str, format: str, parameters: dict[str, Any] | None = None) -> Iterator[bytes]:
         """The answer in chunks, as the engine makes them. Closing the iterator cancels the query."""
         try:
             result = self._connection.send_query(sql, format, params=parameters or {})
         except Exception as error:
-            raise clickhouse_error(error) from None
+            raise self._failed(error) from None
         read = self.last = Work()
         try:
             while True:
@@ -187,6 +194,8 @@ class Engine:
         self._store = str(store) if store == IN_MEMORY else str(store.absolute())
         self._handles: set[Handle] = set()
         self._lock = threading.Lock()
+        #: Called, from any thread, when the engine says that it has crashed: it answers nothing any more, and can't be closed.
+        self.crashed: Callable[[], None] = lambda: None
         #: Grows with each statement that may have changed a definition (a view, a function, a table).
         self.definitions = 0
         options = {"config-file": _write_configuration(configuration, backups)} if configuration else {}

@@ -151,6 +151,17 @@ def test_every_kind_of_metric(handle: Handle, pipeline: Pipeline, kind: str) -> 
     assert taken(handle, "metrics") == wanted
 
 
+def test_words_of_otlp_are_no_place_for_others(handle: Handle) -> None:
+    """Who inserts into these tables need not be the exporter; what is no word of OTLP is not stored."""
+    for words in ("'Client' AS SpanKind, 'Error' AS StatusCode", "'a secret' AS SpanKind, 'another' AS StatusCode"):
+        handle.run(f"INSERT INTO telemetry.otel_traces (Timestamp, SpanKind, StatusCode) SELECT now64(9), {words}")
+    for words in ("'sum' AS MetricType, 'delta' AS AggregationTemporality", "'secret' AS MetricType, 'other' AS AggregationTemporality"):
+        handle.run(f"INSERT INTO telemetry.otel_metric_points (TimeUnix, MetricType, AggregationTemporality) SELECT now64(9), {words}")
+    spans, points = taken(handle, "traces")["telemetry_spans"], taken(handle, "metrics")["telemetry_metrics"]
+    assert sorted((row["kind"], row["status_code"]) for row in spans) == [("", ""), ("Client", "Error")]
+    assert sorted((row["metric_type"], row["temporality"]) for row in points) == [("", ""), ("sum", "delta")]
+
+
 def test_the_tables_are_those_that_the_exporter_fills(handle: Handle) -> None:
     tables = (
         handle.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND engine = 'Null' AND name LIKE 'otel%'")

@@ -1,6 +1,6 @@
 -- otel_metric_points -> telemetry_metrics and otel_traces -> telemetry_spans, under the same policy as the events.
 -- Without a time that can be, the hour of arrival counts, so that a copy which comes within it is known as one; and in it a moment made of
--- what the time was instead, for that is part of the key.
+-- what the time was instead, for that is part of the key. Words of OTLP itself are looked at too: in the exporter's tables they are texts.
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_metrics_mv TO telemetry.telemetry_metrics AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
@@ -14,8 +14,8 @@ SELECT
     now64(9) AS received_at,
     telemetry_name(MetricName) AS metric_name,
     telemetry_word(salt, MetricUnit) AS unit,
-    MetricType AS metric_type,
-    AggregationTemporality AS temporality,
+    if(MetricType IN ('sum', 'gauge', 'histogram', 'exponential_histogram', 'summary'), MetricType, '') AS metric_type,
+    if(AggregationTemporality IN ('delta', 'cumulative'), AggregationTemporality, '') AS temporality,
     IsMonotonic AS is_monotonic,
     sipHash64(mapSort(w), mapSort(i), Value, Count) AS point_id, -- of what is kept: a collector may have applied the policy before
     i['session.id'] AS session_id,
@@ -49,8 +49,8 @@ SELECT
     extract(TraceId, '^[0-9a-f]{32}$') AS trace_id,
     extract(SpanId, '^[0-9a-f]{16}$') AS span_id,
     extract(ParentSpanId, '^[0-9a-f]{16}$') AS parent_span_id,
-    SpanKind AS kind,
-    StatusCode AS status_code,
+    if(SpanKind IN ('Unspecified', 'Internal', 'Server', 'Client', 'Producer', 'Consumer'), SpanKind, '') AS kind,
+    if(StatusCode IN ('Unset', 'Ok', 'Error'), StatusCode, '') AS status_code,
     i['session.id'] AS session_id,
     if(empty(w['enduser.id']), w['user.id'], w['enduser.id']) AS user_id,
     w['user.id'] AS installation_id,

@@ -61,9 +61,10 @@ class Spool:
             except OSError:
                 continue  # another one was faster
             values = read_json(path)
-            if values.get("session_id") and values.get("record_id"):
+            at = values.get("at_ns")
+            if values.get("session_id") and values.get("record_id") and isinstance(at, int) and at > 0:
                 claimed.append((path, values))
-            else:  # half written by a full disk
+            else:  # half written by a full disk, or spoilt: the server would refuse all that is sent with it
                 self._count(dropped=remove(path))
         return claimed
 

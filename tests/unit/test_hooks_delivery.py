@@ -180,6 +180,16 @@ def test_half_a_record_in_the_spool_harms_nobody(session: Session, otlp: OtlpRec
     assert session.counters()["dropped"] == 1
 
 
+@pytest.mark.parametrize("at_ns", ['"soon"', "-5", "null", "[1]", "1.5"])
+def test_a_record_of_no_moment_does_not_hold_up_the_others(session: Session, otlp: OtlpRecorder, at_ns: str) -> None:
+    """The server refuses a request with such a one, and so all records, those of now too, for as long as it lay there."""
+    waiting(session, 1)
+    spoilt = f'{{"session_id": "s", "record_id": "{"0" * 32}", "at_ns": {at_ns}}}'
+    (session.home / "spool" / f"{time.time_ns():020d}-{'0' * 32}.json").write_text(spoilt)
+    session.start()
+    assert len(records(otlp)) == 2 and session.counters()["dropped"] == 1
+
+
 def stand_in(session: Session, text: str) -> Path:
     cli = session.scratch / "stand in"
     cli.write_text("#!/bin/sh\n" + text)

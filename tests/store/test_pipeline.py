@@ -278,6 +278,14 @@ def test_an_empty_protobuf_request_is_one_with_nothing_in_it(pipeline, body):
     assert _commit(pipeline, LANES["protobuf"], [body]) == [0]
 
 
+def test_a_context_record_whose_name_is_written_in_escapes_is_stored(handle, pipeline):
+    """It is none of the events, so where it was not looked for it was acknowledged and nowhere."""
+    of = session()
+    record = log_request([{"name": "sp_telemetry.context", "time_ns": START, "session.id": of, "context.chapter": "33-some"}])
+    pipeline.store(LANES["json"], [as_json(record).replace(b"telemetry.context", b"telemetry\\u002econtext")])
+    assert rows(handle, f"SELECT chapter FROM telemetry.session_context WHERE session_id = '{of}'") == [["33-some"]]
+
+
 def test_json_as_people_write_it(handle, pipeline):
     of = session()
     request = good(of) | {"unknown": [{"deep": [1, None]}]}

@@ -25,7 +25,7 @@ from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.framing import rows_of
 from sp_telemetry.store.journal import Journal
-from sp_telemetry.store.pipeline import CONTEXT_MARK, LANES, NATIVE, Lane, Pipeline
+from sp_telemetry.store.pipeline import LANES, NATIVE, Lane, Pipeline
 
 log = logging.getLogger("sp_telemetry")
 
@@ -217,7 +217,7 @@ class Intake:
         return lane, batch
 
     async def _insert(self, lane: Lane, batch: list[_Waiting], pipeline: Pipeline) -> None:
-        told = lane.signal == "logs" and any(CONTEXT_MARK in waiting.body for waiting in batch)
+        told = lane.may_tell_contexts(waiting.body for waiting in batch)
         self.inserts_since.note()
         if told:
             self._note_contexts()

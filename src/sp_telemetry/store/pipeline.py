@@ -27,7 +27,8 @@ from sp_telemetry.store.standing_query import AVAILABLE, LONGEST, StandingQuery
 
 SIGNALS = ("logs", "metrics", "traces")
 MESSAGES = {"logs": "ExportLogsServiceRequest", "metrics": "ExportMetricsServiceRequest", "traces": "ExportTraceServiceRequest"}
-CONTEXT_MARK = b"sp_telemetry.context"  # in the bytes of every request that holds a context record
+CONTEXT_MARK = b"sp_telemetry.context"  # in the bytes of a request that holds a context record
+ESCAPED_LETTER = re.compile(rb"\\u00[2567]")  # of that mark: where it is written so the bytes don't hold it
 JSON_SETTINGS = "input_format_json_read_objects_as_strings = 1, input_format_json_read_arrays_as_strings = 1"
 
 
@@ -38,6 +39,11 @@ class Lane:
     signal: str
     encoding: str
     table: str = ""
+
+    def may_tell_contexts(self, bodies: Iterable[bytes]) -> bool:
+        """Whether there may be context records in them: the mark, or in JSON letters that are written as numbers."""
+        escapes = self.encoding == "json"
+        return self.signal == "logs" and any(CONTEXT_MARK in body or (escapes and ESCAPED_LETTER.search(body)) for body in bodies)
 
     def pieces(self, bodies: Iterable[bytes]) -> Iterable[bytes]:
         """`bodies` as one stream: protobuf messages behind their lengths, JSON objects a line each, blocks one after the other."""
@@ -132,7 +138,7 @@ class Pipeline:
         can't be written.
         """
         self._handle.engine.require_place()
-        told = lane.signal == "logs" and any(CONTEXT_MARK in body for body in bodies)
+        told = lane.may_tell_contexts(bodies)
         if lane == STANDING and AVAILABLE and not told and not by_statements:
             with contextlib.suppress(QueryFailed):  # whatever is wrong, the statements say it, and of which request
                 blocks = self._typed(bodies)

@@ -220,10 +220,13 @@ def test_what_the_interface_answers_to_an_insert(tmp_path: Path, handle: Handle,
 
         assert ask(insert + block, READER) == (500, "164")
         assert ask(insert + b"\x01\x01\x09Timestamp\x06String\x05") == (500, "33")
+        for broken in (b"DateTime64)9)", b"DateTimeX4(9)", b"Dat\xffTime64(9)"):  # never to be stored, so nothing is wrong with the store
+            assert ask(insert + block.replace(b"DateTime64(9)", broken)) == (500, "33"), broken
+        assert store.get("health", "/")[0] == 200
         assert ask(insert + block + b"\0" * (2 << 20)) == (500, "202")
         assert store.query("SELECT count() FROM telemetry.telemetry_events FINAL") == [[0]]
         assert ask(insert + block) == ask(insert + block) == (200, None)
         assert store.query("SELECT count(), sum(cost_usd) FROM telemetry.telemetry_events FINAL") == [[1, 0.5]]
         figures = store.metrics()
         assert figures['sp_telemetry_records_committed_total{signal="logs"}'] == 2
-        assert (figures["sp_telemetry_requests_rejected_total"], figures["sp_telemetry_requests_refused_total"]) == (1, 1)
+        assert (figures["sp_telemetry_requests_rejected_total"], figures["sp_telemetry_requests_refused_total"]) == (4, 1)

@@ -26,6 +26,11 @@ from sp_telemetry.store.memory_file import memory_file
 def clickhouse_error(error: Exception) -> QueryFailed:
     """chDB's exception as ours, with ClickHouse's code in it and the noise around the message gone."""
     text = str(error)
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, UnicodeDecodeError):
+        cause = cause.__cause__ or cause.__context__
+    if cause:  # it quotes what it was working on, cut within a letter, and chDB wants a text
+        text = cause.object.decode(errors="replace")
     found = re.search(r"Code: (\d+)\. DB::Exception: (.*)", text, re.DOTALL)
     code, message = (int(found[1]), found[2]) if found else (1002, text)
     message = message.strip()

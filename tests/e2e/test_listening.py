@@ -82,6 +82,17 @@ def test_private_network_access_is_not_granted(running: Server, port: str) -> No
     assert statuses(answer) == [403] and b"access-control" not in answer.lower()
 
 
+TWICE = [
+    "Origin: http://localhost\r\nOrigin: https://evil.example",
+    "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site",
+]
+
+
+@pytest.mark.parametrize("twice", TWICE)
+def test_a_web_page_is_not_overlooked_behind_a_header_of_our_own(running: Server, twice: str) -> None:
+    assert statuses(raw(running, HEAD + twice.encode() + b"\r\nContent-Length: 0\r\n\r\n")) == [403]
+
+
 # ---- slowly
 
 

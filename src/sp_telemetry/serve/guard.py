@@ -39,10 +39,9 @@ def reason_to_refuse(request: web.BaseRequest, names: frozenset[str]) -> str:
         return "Refused: this listener answers to localhost, 127.0.0.1 and [::1] only."
     if "Upgrade" in request.headers:
         return "Refused: nothing is spoken here but plain HTTP."
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.lower() != f"{request.scheme}://{hosts[0]}".lower():
-        return "Refused: requests from web pages are not answered."
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+    own = f"{request.scheme}://{hosts[0]}".lower()
+    foreign = any(origin.lower() != own for origin in request.headers.getall("Origin", []))
+    if foreign or any(site not in ("none", "same-origin") for site in request.headers.getall("Sec-Fetch-Site", [])):
         return "Refused: requests from web pages are not answered."
     return ""
 

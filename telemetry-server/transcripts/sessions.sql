@@ -9,17 +9,15 @@ WITH
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
     cut_off AS
     (
-        -- of what stands in several files whose it is: a fork's history is not its own
         SELECT session_id FROM telemetry.transcript_copies
         WHERE (timestamp < since OR timestamp >= until) AND message_key NOT IN (SELECT message_key FROM telemetry.shared_messages)
-        UNION DISTINCT
-        SELECT session_id FROM telemetry.shared_requests
-        WHERE message_id IN (SELECT message_id FROM telemetry.transcript_copies WHERE timestamp < since OR timestamp >= until)
-          AND (timestamp < since OR timestamp >= until)
         UNION DISTINCT
         SELECT toString(session_id) FROM telemetry.telemetry_events
         WHERE event_type = 'api_request' AND source = 'otlp' AND (timestamp < since OR timestamp >= until)
     ),
+    -- of what stands in several files whose it is: a fork's history is not its own. Asked only where there is any, for it takes 0.1 s to plan
+    (SELECT count() FROM telemetry.transcript_copies
+     WHERE (timestamp < since OR timestamp >= until) AND message_key IN (SELECT message_key FROM telemetry.shared_messages)) AS shared_beyond,
     filled_in AS
     (
         SELECT request_id, message_uuid FROM telemetry.telemetry_events FINAL
@@ -39,4 +37,5 @@ SELECT
     sumIf(f.requests, side = 'both' AND finding != 0 AND f.telemetry_tokens != f.transcript_tokens)
 FROM telemetry.audit_findings AS f
 WHERE audited_at = {audited_at:DateTime64(9, 'UTC')} AND session_id NOT IN (SELECT session_id FROM cut_off)
+    AND (shared_beyond = 0 OR session_id NOT IN (SELECT session_id FROM telemetry.shared_requests WHERE timestamp < since OR timestamp >= until))
 GROUP BY session_id

@@ -131,7 +131,7 @@ class Connections:
             log.warning("Too many connections: of those whose requests arrive slowly the first makes room.")
             next(iter(self.receiving)).close_now(_MANY)
         else:
-            longest.close_now()
+            longest.make_room()
 
 
 class Connection(web.RequestHandler):
@@ -219,6 +219,10 @@ class Connection(web.RequestHandler):
     def _is_late(self) -> None:
         """Unless we were: after standing still, timers may come before what has arrived is read. So that is read first."""
         self._connections.waiting[self] = asyncio.get_running_loop().call_later(GRACE_S, self.close_now)
+
+    def make_room(self) -> None:
+        """A request may have arrived that nobody has looked at yet: after a 408 its sender would throw its events away."""
+        self.close_now(_MANY if self._begun else b"")
 
     def close_now(self, answer: bytes = b"") -> None:
         self._connections.waiting.pop(self, None)

@@ -26,7 +26,7 @@ WITH
     )
 SELECT
     session_id,
-    now64(9), -- not the audit's moment: what was filled in meanwhile is counted now, also of an audit that nothing has changed since
+    now64(9),
     min(f.first_at),
     max(f.last_at),
     sumIf(f.requests, side = 'both'),

@@ -1,5 +1,5 @@
--- A number that is another one when anything has changed that an audit's matching (match.sql) reads: transcripts, requests in telemetry, prices.
--- Merges change nothing of it.
+-- A number that is another one when anything has changed that an audit matches and counts (match.sql, sessions.sql): transcripts, requests
+-- that were reported or filled in, prices. Merges change nothing of it.
 --
 --   from, to, tz     as in queries/cost.sql
 WITH
@@ -11,6 +11,6 @@ SELECT cityHash64(
     (SELECT (uniqExact(cityHash64(message_key, copy_key, attempt)), max(read_at)) FROM telemetry.transcript_copies),
     (
         SELECT (count(), sum(cityHash64(event_id, version))) FROM telemetry.telemetry_events FINAL
-        WHERE event_type = 'api_request' AND source = 'otlp' AND timestamp >= since - INTERVAL 1 HOUR AND timestamp < until + INTERVAL 1 HOUR
+        WHERE event_type = 'api_request' AND timestamp >= since - INTERVAL 1 HOUR AND timestamp < until + INTERVAL 1 HOUR
     ),
     (SELECT max(loaded_at) FROM telemetry.model_prices)) AS state

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sp_telemetry.transcripts import summary
+from sp_telemetry.transcripts import backfill, files, summary
 from sp_telemetry.transcripts.audit import Audit
 from tests.client.script import Usage
 from tests.server import Server
@@ -265,6 +265,17 @@ def test_a_single_request_is_no_price_list(running, configuration, of, count):
     assert done.clean == (count > 1)
 
 
+def test_what_a_backfill_filled_in_before_it_was_killed_is_counted_by_the_next_audit(running, configuration, of):
+    """It had no time to count for the coverage under reports, and nothing of the transcripts has changed since."""
+    configuration.session(of, made(of, NOW - 5 * DAY, 2).transcript())
+    counted = f"SELECT only_transcript, filled FROM telemetry.session_audits FINAL WHERE session_id = '{of}'"
+    performed(running, configuration)
+    assert running.query(counted) == [[2, 0]]
+    backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+    performed(running, configuration)
+    assert running.query(counted) == [[2, 2]]
+
+
 def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, configuration, of):
     """Also equal ones, as often as they are there on both sides."""
     same = Usage(input=5, output=5)
@@ -317,8 +328,6 @@ def test_several_attempts_that_the_event_does_not_tell_of_are_said_so(running, c
 
 def test_the_secret_of_the_ids_is_its_own(running, configuration, of):
     """Another machine's secret gives other ids, so two machines that read the same path do not disturb each other."""
-    from sp_telemetry.transcripts import files
-
     configuration.session(of, made(of, NOW - 5 * DAY, 1).transcript())
     mine, theirs = (files.find(configuration.environ, secret).files[0] for secret in (SECRET, "another"))
     assert mine.file_id != theirs.file_id and mine.folder_id != theirs.folder_id

@@ -173,22 +173,17 @@ def audit(
     asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
     with linking(client, read):
-        matched = _matched(runner, asked)
+        at = _matched(runner, asked)
 
     def explained() -> list[dict[str, Any]]:
         versions = runner.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies", "TabSeparatedRaw").decode()
         flawed = ",".join(version for version in versions.splitlines() if loses(version))
         sql = resources.path("telemetry-server/queries/audit.sql").read_text()
-        asked_of_it = {"session": session, "audited_at": matched.at, "grace": grace_s, "flawed": flawed, "details": details}
+        asked_of_it = {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}
         return [_in_words(row) for row in client.query(sql, asked_of_it).records()]
 
-    def numbered() -> tuple[dict[str, int], list[dict[str, Any]]]:
-        if matched.new:  # else it was counted then, and by backfill since
-            _count(runner, asked, matched)  # coverage, which is asked next, reads it
-        return _numbers(client, asked)
-
     with ThreadPoolExecutor(2) as both:
-        rows, numbers = both.submit(explained), both.submit(numbered)
+        rows, numbers = both.submit(explained), both.submit(_numbers, client, asked)
         return Audit(rows.result(), *numbers.result(), read, found)
 
 
@@ -199,7 +194,7 @@ def refresh(client: Client, tz: str, retention_days: int) -> None:
     kept = kept_since(retention_days)
     start = f"{kept:%Y-%m-%dT%H:%M:%SZ}" if kept and retention_days < LAST_DAYS + 3 else ""
     asked = {"from": start, "to": "", "tz": tz, "session": ""}
-    _count(runner, asked, _matched(runner, asked))
+    _matched(runner, asked)
 
 
 def _in_words(row: dict[str, Any]) -> dict[str, Any]:
@@ -212,33 +207,20 @@ def _in_words(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-@dataclass(frozen=True)
-class _Matched:
-    """`at`: the name of the audit, its moment; `known`: what was asked of which state; `new`: that had not been asked before."""
-
-    at: str
-    known: Mapping[str, str]
-    new: bool
-
-
-def _matched(runner: Statements, asked: Mapping[str, str]) -> _Matched:
-    """Match both sides, unless the same was asked of the same state before."""
+def _matched(runner: Statements, asked: Mapping[str, str]) -> str:
+    """Match both sides, and count for the coverage under reports what stands where, unless the same was asked of the same state before.
+    Returns the name of the audit: its moment."""
     state = run_file(runner, "transcripts/state.sql", **asked).decode().strip()
     known = {"asked": json.dumps([asked["from"], asked["to"], asked["tz"], asked["session"]]), "state": state}
     if at := run_file(runner, "transcripts/audited.sql", **known).decode().strip():
-        return _Matched(at, known, False)
+        return at
     at = f"{time.time_ns() / 1e9:.6f}"
     [match] = shipped("transcripts/match.sql")
     runner.query(special(runner).only(match), "TabSeparated", {**asked, "audited_at": at})
-    return _Matched(at, known, True)
-
-
-def _count(runner: Statements, asked: Mapping[str, str], matched: _Matched) -> None:
-    """Count for the coverage under reports what stands where, of whole sessions; then the audit is done, and remembered."""
     if not asked["session"]:
-        run_file(runner, "transcripts/sessions.sql", **asked, audited_at=matched.at)
-    if matched.new:
-        run_file(runner, "transcripts/remember.sql", **matched.known, audited_at=matched.at)
+        run_file(runner, "transcripts/sessions.sql", **asked, audited_at=at)
+    run_file(runner, "transcripts/remember.sql", **known, audited_at=at)
+    return at
 
 
 def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:

@@ -85,13 +85,14 @@ WITH
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY cityHash64(
             stretch_key,
-            if(has(by, 'chapter'), cityHash64(chapter_context), 0),
-            if(has(by, 'feature'), cityHash64(e.feature), 0),
-            if(has(by, 'user'), cityHash64(user_id), 0),
             if(has(by, 'day'), toDate(timestamp, {tz:String}), toDate(0)),
-            if(has(by, 'step'), cityHash64(workflow_step), 0),
-            if(has(by, 'branch'), cityHash64(e.branch), 0),
-            if(has(by, 'project'), cityHash64(e.project), 0))
+            if(hasAny(by, ['chapter', 'feature', 'user', 'step', 'branch', 'project']), cityHash64(
+                if(has(by, 'chapter'), cityHash64(chapter_context), 0),
+                if(has(by, 'feature'), cityHash64(e.feature), 0),
+                if(has(by, 'user'), cityHash64(user_id), 0),
+                if(has(by, 'step'), cityHash64(workflow_step), 0),
+                if(has(by, 'branch'), cityHash64(e.branch), 0),
+                if(has(by, 'project'), cityHash64(e.project), 0)), 0))
     ),
     named AS
     (

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sp_telemetry.errors import UsageError
 from sp_telemetry.reports.catalogue import COSTS, REPORTS
@@ -162,6 +164,19 @@ def test_own_prices_that_cannot_be_read_leave_the_list_as_it_was(handle: Handle,
     assert handle.query("SELECT * FROM telemetry.prices ORDER BY ALL") == before
 
 
+def test_what_an_event_does_not_tell_its_transcript_does(handle: Handle) -> None:
+    writes = {"input_tokens": 0, "cache_creation_tokens": 1_000_000}
+    send(
+        handle,
+        {"transcript": {"speed": "fast"}},
+        {"transcript": {"service_tier": "batch", "inference_geo": "us", "web_searches": 2}},
+        writes | {"transcript": {"cache_creation_5m_tokens": 600_000, "cache_creation_1h_tokens": 400_000}},
+        writes | {"transcript": {"cache_creation_tokens": 900_000, "cache_creation_1h_tokens": 400_000}},  # of another event
+        {"transcript": {}},
+    )
+    assert computed(handle) == [pytest.approx(usd) for usd in (8.0, 4 * 0.5 * 1.1 + 0.02, 5 * 0.6 + 8 * 0.4, 5.0, 4.0)]
+
+
 def test_each_difference_has_its_reason(handle: Handle) -> None:
     hour = {"input_tokens": 0, "cache_creation_tokens": 1_000_000, "cache_creation_1h_tokens": 1_000_000}
     send(
@@ -192,3 +207,60 @@ def test_each_difference_has_its_reason(handle: Handle) -> None:
     both = ask(handle, COSTS["both"], "model")[-1]
     assert both["difference_usd"] == pytest.approx(total["difference_usd"])  # nothing differs beside these
     assert len(ask(handle, REPORTS["cost-differences"], "request,reason,version")) == 13
+
+
+REQUEST = st.fixed_dictionaries(
+    {
+        "timestamp": st.sampled_from([OCTOBER_6 - DAY, OCTOBER_6 + DAY - 1, OCTOBER_6 + DAY, OCTOBER_6 + 40 * DAY]),
+        "model": st.sampled_from(["claude-opus-5-5", "claude-sonnet-5-5", "us.anthropic.claude-sonnet-4-5", "made-up", ""]),
+        "session_id": st.sampled_from([SESSION, SESSION[:-1] + "f"]),
+        "chapter_context": st.sampled_from(["", "33-one", "34-two"]),
+        "source": st.sampled_from(["otlp", "otlp", "transcript"]),
+        "speed": st.sampled_from(["", "fast"]),
+        "cost_usd": st.sampled_from([0, 0.25, 4]),
+        "input_tokens": st.sampled_from([0, 7, 250_000]),
+        "output_tokens": st.sampled_from([0, 1_000]),
+        "cache_creation_tokens": st.sampled_from([0, 900]),
+        "cache_creation_1h_tokens": st.sampled_from([0, 0, 400]),
+    }
+)
+TOLD = st.none() | st.fixed_dictionaries(
+    {
+        "service_tier": st.sampled_from(["standard", "batch"]),
+        "inference_geo": st.sampled_from(["", "us"]),
+        "web_searches": st.sampled_from([0, 2]),
+        "speed": st.sampled_from(["", "fast"]),
+        "cache_creation_tokens": st.sampled_from([0, 900]),
+        "cache_creation_1h_tokens": st.sampled_from([0, 300]),
+    }
+)
+BY_REQUEST = """
+    SELECT
+        toString({group}), sum(ifNull(computed_usd, 0)), sum(ifNull(reported_usd, 0)), sum(ifNull(reported_usd - computed_usd, 0)),
+        count(), uniqExact(session_id), sum(input_tokens + output_tokens), countIf(isNull(computed_usd) AND all > 0),
+        sum(if(isNull(computed_usd), all, 0)), sumIf(ifNull(computed_usd, 0), chapter_context = '')
+    FROM (SELECT *, input_tokens + output_tokens + cache_read_tokens + cache_creation_tokens AS all FROM telemetry.request_costs)
+    GROUP BY {group} ORDER BY 1"""
+FIGURES = ["cost_usd", "reported_usd", "difference_usd", "requests", "sessions", "token_count", "unpriced_requests",
+           "unpriced_tokens", "unattributed"]  # fmt: skip
+
+
+@given(st.lists(st.tuples(REQUEST, TOLD), min_size=1, max_size=30))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_group_costs_what_its_requests_cost(handle: Handle, requests: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> None:
+    for table in ("telemetry_events", "transcript_copies"):
+        handle.run(f"TRUNCATE TABLE telemetry.{table}")
+    events, copies = [], []
+    for number, (request, told) in enumerate(requests):
+        names = {"event_type": "api_request", "event_id": number, "version": 1, "request_id": f"req_{number}"}
+        events.append(names | request | {"token_count": request["input_tokens"] + request["output_tokens"]})
+        if told:
+            names = {"file_id": "0" * 32, "message_id": f"msg_{number}", "request_id": f"req_{number}", "attempts": 1, "stop_reason": "x"}
+            copies.append(names | {"read_at": 1, "timestamp": request["timestamp"]} | told)
+    for table, rows in (("telemetry_events", events), ("transcript_copies", copies)):
+        handle.insert(f"INSERT INTO telemetry.{table}", "JSONEachRow", ["\n".join(map(json.dumps, rows)).encode()] if rows else [])
+    for by, column in (("session", "session_id"), ("model", "model"), ("chapter", "chapter_context"), ("day", "toDate(timestamp)")):
+        groups = {row["group_1"]: [row[name] for name in FIGURES] for row in ask(handle, COSTS["computed"], by) if row["row"] != "total"}
+        asked = json.loads(handle.query(BY_REQUEST.format(group=column), "JSONCompact"))["data"]
+        unnamed = "(no model)" if by == "model" else "(unattributed)"
+        assert groups == {name or unnamed: pytest.approx(figures, abs=1e-9) for name, *figures in asked}

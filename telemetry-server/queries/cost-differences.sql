@@ -13,26 +13,26 @@ WITH
     (SELECT groupArray((model, tier, price)) FROM telemetry.prices) AS list,
     differing AS
     (
+        WITH
+            web_searches * price.8 AS of_searches,
+            computed_usd - of_searches AS of_tokens
         SELECT
-            *,
-            arrayFilter(p -> abs(telemetry_price(tupleElement(p, 3), input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
-                                                 written_for_1h, service_tier, inference_geo, web_searches) - reported_usd) < 0.000001, list) AS fitting,
+            timestamp, event_type, session_id, event_id, user_id, chapter_context, feature, workflow_step, branch, project, model, service_version,
+            request_id, token_count, cache_read_tokens, cache_creation_tokens, reported_usd, computed_usd,
             multiIf(
                 isNull(computed_usd), 'no price in the list',
                 reported_usd = 0, 'not priced by Claude Code',
-                abs(telemetry_price(price, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, 0, service_tier, inference_geo,
-                                    web_searches) - reported_usd) < 0.000001, 'cache writes for 1 hour counted as for 5 minutes',
-                abs(telemetry_price(price, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, written_for_1h, service_tier, '',
-                                    web_searches) - reported_usd) < 0.000001, 'inference in the US not counted',
-                abs(telemetry_price(price, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, written_for_1h, service_tier,
-                                    inference_geo, 0) - reported_usd) < 0.000001, 'web searches not counted',
-                abs(telemetry_price(price, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens, written_for_1h, '', inference_geo,
-                                    web_searches) - reported_usd) < 0.000001, 'batch discount not counted',
-                arrayExists(p -> tupleElement(p, 1) = price_model AND tupleElement(p, 2) = price_tier, fitting), 'price of another day',
-                arrayExists(p -> tupleElement(p, 1) = price_model, fitting),
-                    concat('price of tier ', arrayFirst(p -> tupleElement(p, 1) = price_model, fitting).2, ' instead of ', price_tier),
-                notEmpty(fitting), 'price of another model',
-                'unknown') AS reason
+                abs(computed_usd - written_for_1h * (price.5 - price.4) / 1000000 * if(service_tier = 'batch', price.6, 1) * if(inference_geo = 'us', price.7, 1)
+                    - reported_usd) < 0.000001, 'cache writes for 1 hour counted as for 5 minutes',
+                inference_geo = 'us' AND abs(of_tokens / price.7 + of_searches - reported_usd) < 0.000001, 'inference in the US not counted',
+                abs(of_tokens - reported_usd) < 0.000001, 'web searches not counted',
+                service_tier = 'batch' AND abs(of_tokens / price.6 + of_searches - reported_usd) < 0.000001, 'batch discount not counted',
+                substring(arrayReduce('min', arrayMap(p -> multiIf(
+                    abs(telemetry_price(p.3, input_tokens, output_tokens, cache_read_tokens, cache_creation_tokens,
+                                        written_for_1h, service_tier, inference_geo, web_searches) - reported_usd) >= 0.000001, '4 unknown',
+                    p.1 != price_model, '3 price of another model',
+                    p.2 = price_tier, '1 price of another day',
+                    concat('2 price of tier ', p.2, ' instead of ', price_tier)), list)), 3)) AS reason
         FROM telemetry.request_costs
         WHERE isNotNull(reported_usd) AND input_tokens + output_tokens + cache_read_tokens + cache_creation_tokens > 0
           AND (isNull(computed_usd) OR abs(reported_usd - computed_usd) > 0.000001)

@@ -13,6 +13,8 @@ call these:
 - ``telemetry_path(m)``              the file that a tool worked on, where the level keeps anything of it;
 - ``telemetry_file(path, project)``  what is kept of its name: extension, and path in the repository `project`;
 - ``telemetry_text(k, v)``           a text that is kept at every level, redacted; `k` is the attribute;
+- ``telemetry_ruled(salt, k, s)``     what a transcript says in place of the attribute `k`, redacted before, as is that attribute's due;
+- ``telemetry_taken(k)``             whether a rule of this installation leaves nothing of `k` itself;
 - ``telemetry_word(salt, s)``, ``telemetry_error(s)``, ``telemetry_name(s)``, ``telemetry_identifier(salt, s)``, ``telemetry_redact(s)``
                                      one text: a word that should be the client's own, an error's, a name of an event or attribute, …;
 - ``telemetry_count(x)``             a Float64 as UInt64, 0 where it can't be one.
@@ -66,6 +68,10 @@ NAME_LIMIT = 64
 HASHED = r"hash-[0-9a-f]{16}"
 CONTENT_HASH = r"^(?:sha256:[0-9a-f]{64}(?:[\x00-\x20\x7f]|$))+"
 DIGEST = "lower(hex(SHA256(concat(salt, {}))))"
+#: what a transcript, or a row that is filled in from one, says too; of what is none of these a rule may be all the same
+IN_TRANSCRIPTS = frozenset(
+    ("model", "speed", "stop_reason", "service.version", "app.entrypoint", "vcs.repository.name", "vcs.ref.head.name")
+)
 
 
 def _in(what: str, names: frozenset[str] | list[str]) -> str:
@@ -81,6 +87,16 @@ def _known(text: str) -> str:
 
 def _else_other(condition: str, text: str) -> str:
     return f"if({condition}, {text}, concat('other-', substring({DIGEST.format(text)}, 1, 8)))"
+
+
+def _hashed(text: str) -> str:
+    return f"if(match({text}, '^({HASHED})?$'), {text}, concat('hash-', substring({DIGEST.format(text)}, 1, 16)))"
+
+
+def _first(*cases: tuple[str, str]) -> str:
+    """`s` as the first case says that holds, else as it is."""
+    some = [f"{condition}, {what}" for condition, what in cases if condition != "false"]
+    return f"multiIf({', '.join(some)}, s)" if some else "s"
 
 
 def _phrases(text: str) -> str:
@@ -138,11 +154,12 @@ def render(policy: Policy = Policy()) -> str:  # noqa: B008 - it is frozen
         "identifier": (names("identifier") - ID_COLUMNS, "telemetry_identifier(salt, v)"),
         "version": (names("version"), _else_other(f"match(v, {quote(VERSION)})", "v")),
         "phrases": (names("phrases"), _phrases("v")),
-        "hash": (hashed_by_rule, f"if(match(v, '^({HASHED})?$'), v, concat('hash-', substring({DIGEST.format('v')}, 1, 16)))"),
+        "hash": (hashed_by_rule, _hashed("v")),
         "text": (names("text", "person", "content"), _own_words("v", policy, names("person"), names("content"))),
     }
     cases = ", ".join(f"{_in('k', of)}, {what}" for of, what in due.values() if of)
     worded = frozenset().union(*(of for of, _ in due.values()))
+    in_transcripts = IN_TRANSCRIPTS | policy.own_attributes.keys()
     error = "telemetry_redact(s)" if policy.level != "strict" else _phrases("s")
     worded_of_m = f"mapFilter((k, v) -> {_in('k', worded)}, m)"
     if contents := names("content") & HASH_COLUMNS:
@@ -151,6 +168,13 @@ def render(policy: Policy = Policy()) -> str:  # noqa: B008 - it is frozen
     functions = {
         "telemetry_redact AS (s)": redacted("s", WORD_LIMIT, policy.patterns),
         "telemetry_text AS (k, v)": _own_words("v", policy, names("person"), frozenset()),
+        "telemetry_ruled AS (salt, k, s)": _first(
+            (_in("k", names("drop") & in_transcripts), "''"),
+            (_in("k", hashed_by_rule & in_transcripts), _hashed("s")),
+            (_in("k", names("known") & in_transcripts), _else_other(_known("s"), "s")),
+            (_in("k", names("version") & in_transcripts), _else_other(f"match(s, {quote(VERSION)})", "s")),
+        ),
+        "telemetry_taken AS (k)": _in("k", frozenset(name for name, treatment in policy.own_attributes.items() if treatment != "text")),
         "telemetry_identifier AS (salt, s)": f"if(match(s, {quote(IDENTIFIER)}), s, {DIGEST.format('s')})",
         "telemetry_name AS (s)": _name(policy),
         "telemetry_count AS (x)": "accurateCastOrDefault(x, 'UInt64')",

@@ -147,19 +147,27 @@ def changes(policy: Policy) -> Iterator[Change]:
     yield _rewritten("session_summaries", {}, lists | person | version | {"project": _redacted("project")}, {"version": "version + 1"})
     yield _usage({name: _redacted(name) for name in (*named[:4], "workflow_step", "model")} | person)
 
-    names = ("agent_id", "model", "speed", "service_tier", "inference_geo", "stop_reason", "service_version", "entrypoint", "project",
-             "branch", "directory")  # fmt: skip
+    attributes = {"service_version": "service.version", "entrypoint": "app.entrypoint", "project": "vcs.repository.name", "branch": "vcs.ref.head.name"}
+    names = ("model", "speed", "service_tier", "inference_geo", "stop_reason", *attributes, "directory")
+    copies = {name: _ruled(attributes.get(name, name), name) for name in names} | {"agent_id": _redacted("agent_id")}
+    counts = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens")
+    copies |= {name: f"if(telemetry_taken('{name}'), 0, {name})" for name in counts}
     again = {"read_at": "read_at + toIntervalNanosecond(1)"}
-    yield _rewritten("transcript_copies", {}, {name: _redacted(name) for name in names}, again)
-    yield _rewritten("transcript_files", {}, {name: _redacted(name) for name in ("agent_id", "directory", "problem")}, again)
-    decided = ("branch", "directory", "project", "feature", "chapter", "part")
-    yield _forgotten("transcript_contexts", {name: _redacted(name) for name in decided})
+    yield _rewritten("transcript_copies", {}, copies, again)
+    of_files = {name: _redacted(name) for name in ("agent_id", "problem")} | {"directory": _ruled("directory", "directory")}
+    yield _rewritten("transcript_files", {}, of_files, again)
+    decided = {name: copies[name] for name in ("branch", "directory", "project")}
+    yield _forgotten("transcript_contexts", decided | {name: _redacted(name) for name in ("feature", "chapter", "part")})
     found = {column: _word(name, column) for name, column in COLUMNS.items() if column in ("model", "service_version", "query_source")}
     yield _updated("audit_findings", found | {"agent_id": _redacted("agent_id")})
 
 
 def _redacted(column: str) -> str:
     return f"telemetry_redact(toString({column}))"
+
+
+def _ruled(name: str, column: str) -> str:
+    return f"telemetry_ruled({SALT}, '{name}', {_redacted(column)})"
 
 
 def _word(name: str, column: str) -> str:

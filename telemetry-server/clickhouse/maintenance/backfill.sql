@@ -38,8 +38,8 @@ WITH
                 AND prompt_id NOT IN (SELECT prompt_id FROM begun)
                 AND row_number() OVER (PARTITION BY prompt_id ORDER BY timestamp, event_id) = 1 AS begins_prompt,
             t.message_uuid AS message_uuid,
-            coalesce(nullIf(toString(who.is.1), ''), nullIf(toString(c.person), ''), nullIf(telemetry_text('enduser.id', {person:String}), ''),
-                     only_installation) AS user_id,
+            coalesce(nullIf(toString(who.is.1), ''), nullIf(toString(c.person), ''),
+                     nullIf(if(telemetry_taken('enduser.id'), '', telemetry_text('enduser.id', {person:String})), ''), only_installation) AS user_id,
             if(who.is.2 != '', toString(who.is.2), only_installation) AS installation_id,
             toString(who.is.3) AS user_account_uuid,
             toString(who.is.4) AS organization_id,
@@ -64,7 +64,7 @@ WITH
             toFloat32(if(told, c.confidence, x.confidence * 0.5)) AS confidence,
             if(told, c.at, toDateTime64(0, 9, 'UTC')) AS context_at,
             t.model AS model,
-            ifNull(t.computed_usd, 0) AS cost_usd,
+            if(telemetry_taken('cost_usd'), 0, ifNull(t.computed_usd, 0)) AS cost_usd,
             t.input_tokens AS input_tokens,
             t.output_tokens AS output_tokens,
             t.cache_read_tokens AS cache_read_tokens,
@@ -74,7 +74,8 @@ WITH
             t.request_id AS request_id,
             if(t.speed = 'standard', 'normal', t.speed) AS speed,
             mapFilter((k, v) -> v != '',
-                map('cost_source', if(isNull(t.computed_usd), 'unpriced', 'computed'), 'message.id', t.message_id, 'agent_id', t.agent_id)) AS attributes
+                map('cost_source', if(isNull(t.computed_usd), 'unpriced', 'computed'), 'message.id', t.message_id,
+                    'agent_id', if(telemetry_taken('agent_id'), '', t.agent_id))) AS attributes
         FROM (SELECT * FROM telemetry.transcript_costs WHERE (message_id, request_id, attempt) IN listed) AS t
         LEFT JOIN people AS who ON t.session_id = who.session_id
         LEFT JOIN (SELECT * FROM telemetry.transcript_contexts FINAL) AS x ON t.branch = x.branch AND t.directory = x.directory
@@ -95,8 +96,8 @@ WITH
 SELECT
     w.timestamp, 'api_request', w.session_id, w.event_id, now64(9),
     greatest(4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))), p.last_version + 1), 'transcript', w.prompt_id, w.begins_prompt, w.message_uuid,
-    w.user_id, w.installation_id, w.user_account_uuid, w.organization_id, 'claude-code', w.service_version, w.entrypoint, w.terminal_type,
-    w.os_type, w.host_arch,
+    w.user_id, w.installation_id, w.user_account_uuid, w.organization_id, if(telemetry_taken('service.name'), '', 'claude-code'),
+    w.service_version, w.entrypoint, w.terminal_type, w.os_type, w.host_arch,
     w.project, w.branch, w.feature, w.chapter, w.part, w.step, w.context_source, w.confidence, w.context_at,
     w.model, w.cost_usd, w.input_tokens, w.output_tokens, w.input_tokens + w.output_tokens, w.cache_read_tokens, w.cache_creation_tokens,
     w.cache_creation_5m_tokens, w.cache_creation_1h_tokens, w.request_id, w.speed, w.attributes

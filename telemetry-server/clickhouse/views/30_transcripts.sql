@@ -12,7 +12,7 @@ CREATE TABLE telemetry.read_requests
 ENGINE = Null;
 
 -- The policy is a long expression (a home in a path costs it 0.7 ms), and many requests have the same few names: so it stands here once,
--- and is applied once to each distinct name of a block.
+-- and is applied once to each distinct name of a block. What an attribute of events is called decides what becomes of the same thing here.
 CREATE MATERIALIZED VIEW telemetry.transcript_copies_mv TO telemetry.transcript_copies AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
@@ -26,6 +26,7 @@ WITH
         FROM telemetry.read_requests
         GROUP BY said
     ),
+    ['model', 'speed', 'service_tier', 'inference_geo', 'stop_reason', 'service.version', 'app.entrypoint', 'vcs.ref.head.name', 'directory'] AS called,
     names AS (SELECT said, name, place FROM combinations ARRAY JOIN all_names AS name, arrayEnumerate(all_names) AS place)
 SELECT
     extract(r.file_id, '^[0-9a-f]{32}$') AS file_id,
@@ -43,12 +44,12 @@ SELECT
     r.lines AS lines,
     r.repeated_lines AS repeated_lines,
     d.model AS model,
-    r.input_tokens AS input_tokens,
-    r.output_tokens AS output_tokens,
-    r.cache_read_tokens AS cache_read_tokens,
-    r.cache_creation_tokens AS cache_creation_tokens,
-    r.cache_creation_5m_tokens AS cache_creation_5m_tokens,
-    r.cache_creation_1h_tokens AS cache_creation_1h_tokens,
+    if(telemetry_taken('input_tokens'), 0, r.input_tokens) AS input_tokens,
+    if(telemetry_taken('output_tokens'), 0, r.output_tokens) AS output_tokens,
+    if(telemetry_taken('cache_read_tokens'), 0, r.cache_read_tokens) AS cache_read_tokens,
+    if(telemetry_taken('cache_creation_tokens'), 0, r.cache_creation_tokens) AS cache_creation_tokens,
+    if(telemetry_taken('cache_creation_5m_tokens'), 0, r.cache_creation_5m_tokens) AS cache_creation_5m_tokens,
+    if(telemetry_taken('cache_creation_1h_tokens'), 0, r.cache_creation_1h_tokens) AS cache_creation_1h_tokens,
     r.web_searches AS web_searches,
     d.speed AS speed,
     d.service_tier AS service_tier,
@@ -56,7 +57,7 @@ SELECT
     d.stop_reason AS stop_reason,
     d.service_version AS service_version,
     d.entrypoint AS entrypoint,
-    extract(d.directory, '([^/\\\\]*)[/\\\\]*$') AS project,
+    telemetry_ruled(salt, 'vcs.repository.name', extract(d.directory, '([^/\\\\]*)[/\\\\]*$')) AS project,
     d.branch AS branch,
     d.directory AS directory
 FROM
@@ -68,17 +69,20 @@ LEFT JOIN
 (
     SELECT
         said,
-        toLowCardinality(anyIf(k.kept, place = 1)) AS model,
-        toLowCardinality(anyIf(k.kept, place = 2)) AS speed,
-        toLowCardinality(anyIf(k.kept, place = 3)) AS service_tier,
-        toLowCardinality(anyIf(k.kept, place = 4)) AS inference_geo,
-        toLowCardinality(anyIf(k.kept, place = 5)) AS stop_reason,
-        toLowCardinality(anyIf(k.kept, place = 6)) AS service_version,
-        toLowCardinality(anyIf(k.kept, place = 7)) AS entrypoint,
-        toLowCardinality(anyIf(k.kept, place = 8)) AS branch,
-        toLowCardinality(anyIf(k.kept, place = 9)) AS directory
+        toLowCardinality(anyIf(k.kept, n.place = 1)) AS model,
+        toLowCardinality(anyIf(k.kept, n.place = 2)) AS speed,
+        toLowCardinality(anyIf(k.kept, n.place = 3)) AS service_tier,
+        toLowCardinality(anyIf(k.kept, n.place = 4)) AS inference_geo,
+        toLowCardinality(anyIf(k.kept, n.place = 5)) AS stop_reason,
+        toLowCardinality(anyIf(k.kept, n.place = 6)) AS service_version,
+        toLowCardinality(anyIf(k.kept, n.place = 7)) AS entrypoint,
+        toLowCardinality(anyIf(k.kept, n.place = 8)) AS branch,
+        toLowCardinality(anyIf(k.kept, n.place = 9)) AS directory
     FROM names AS n
-    INNER JOIN (SELECT name, telemetry_redact(name) AS kept FROM (SELECT DISTINCT name FROM names)) AS k ON n.name = k.name
+    INNER JOIN
+    (
+        SELECT name, place, telemetry_ruled(salt, called[place], telemetry_redact(name)) AS kept FROM (SELECT DISTINCT name, place FROM names)
+    ) AS k ON n.name = k.name AND n.place = k.place
     GROUP BY said
 ) AS d
 ON r.said = d.said;
@@ -119,7 +123,7 @@ SELECT
     r.long_lines AS long_lines,
     telemetry_redact(r.problem) AS problem
 FROM telemetry.read_files AS r
-LEFT JOIN (SELECT directory, telemetry_redact(directory) AS kept FROM (SELECT DISTINCT directory FROM telemetry.read_files)) AS d
+LEFT JOIN (SELECT directory, telemetry_ruled(salt, 'directory', telemetry_redact(directory)) AS kept FROM (SELECT DISTINCT directory FROM telemetry.read_files)) AS d
 ON r.directory = d.directory;
 
 -- Messages that stand in several files, or once with their request's id and once without: few do, and all others need no comparing.

@@ -79,11 +79,13 @@ CREATE TABLE telemetry.read_contexts
 ENGINE = Null;
 
 CREATE MATERIALIZED VIEW telemetry.transcript_contexts_mv TO telemetry.transcript_contexts AS
+WITH
+    assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
-    telemetry_redact(r.branch) AS branch,
-    telemetry_redact(r.directory) AS directory,
+    telemetry_ruled(salt, 'vcs.ref.head.name', telemetry_redact(r.branch)) AS branch,
+    telemetry_ruled(salt, 'directory', telemetry_redact(r.directory)) AS directory,
     now64(9) AS decided_at,
-    telemetry_redact(r.project) AS project,
+    telemetry_ruled(salt, 'vcs.repository.name', telemetry_redact(r.project)) AS project,
     telemetry_redact(r.feature) AS feature,
     telemetry_redact(r.chapter) AS chapter,
     telemetry_redact(r.part) AS part,

@@ -1,0 +1,93 @@
+"""What an installation's own rules say of an attribute holds for what transcripts say of it, and for rows that are filled in from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sp_telemetry.privacy import own
+from sp_telemetry.store import privacy
+from sp_telemetry.store.engine import Engine
+from sp_telemetry.transcripts import backfill, files
+from tests.client.script import Usage
+from tests.server import JSON, Server, as_json, log_request, server
+from tests.store.audited import DAY, NOW, Request, Session, performed
+from tests.transcripts import SECRET, Configuration, answer, identifier
+
+AGENT = "a182b7b8cfcd07463"
+NAMED = ("model", "speed", "app.entrypoint", "service.version", "service.name", "enduser.id", "vcs.repository.name", "vcs.ref.head.name",
+         "stop_reason", "agent_id")  # fmt: skip
+COUNTED = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_1h_tokens", "cost_usd")
+#: What an event and a row that was filled in have in common.
+ALIKE = ("model, speed, entrypoint, service_version, service_name, attributes['agent_id'], input_tokens, output_tokens, token_count,"
+         " cache_read_tokens, cache_creation_tokens, cache_creation_1h_tokens")  # fmt: skip
+
+COPIED = "model, speed, entrypoint, service_version, branch, project, stop_reason"
+
+
+def _rules(folder: Path, treatment: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "[attributes]\n" + "".join(f'"{name}" = "{treatment}"\n' for name in (*NAMED, *COUNTED))
+    (folder / own.NAME).write_text(text)
+
+
+def _session(of: str) -> tuple[Session, list]:
+    """Two equal requests, of which telemetry has the first; and their lines."""
+    usage = Usage(input=4, output=30, cache_read=5, cache_write_1h=6)
+    requests = [Request(f"{of[:8]}{n}", NOW - 2 * DAY + n, usage, in_telemetry=n == 0, number=n) for n in range(2)]
+    said = {"agentId": AGENT, "isSidechain": True, "version": "2.1.330", "entrypoint": "cli"}
+    lines = [answer(of, each.name, each.at, usage.wire() | {"speed": "fast"}, **said) for each in requests]
+    return Session(of, requests), lines
+
+
+def _send(running: Server, session: Session) -> None:
+    said = {"speed": "fast", "app.entrypoint": "cli", "agent_id": AGENT, "cache_creation_1h_tokens": 6}
+    resource = {"service.name": "claude-code", "service.version": "2.1.330", "vcs.repository.name": "book", "enduser.id": "Ada"}
+    running.stored("logs", as_json(log_request([event | said for event in session.events()], resource)), JSON)
+
+
+@pytest.mark.parametrize("treatment", ["drop", "hash"])
+def test_own_rules_of_attributes_hold_for_transcripts_as_for_events(tmp_path, treatment):
+    of, configuration = identifier(treatment), Configuration(tmp_path / "claude")
+    session, lines = _session(of)
+    configuration.session(of, lines)
+    _rules(tmp_path / "home", treatment)
+    with server(tmp_path / "home") as running:
+        _send(running, session)
+        done = performed(running, configuration, session=of)
+        assert (done.count("both"), done.differing, done.missing) == (1, 0, 1)
+        assert backfill.fill(running.client, files.machine(SECRET), 0, "Ada", 0).requests == 1
+        assert backfill.missing(running.client, files.machine(SECRET), 0).requests == 0
+        event, filled = running.query(f"SELECT source, {ALIKE} FROM telemetry.telemetry_events FINAL ORDER BY source")
+        assert (event.pop(0), filled.pop(0)) == ("otlp", "transcript")
+        if treatment == "hash":  # of what is not read from a transcript nothing is kept then, for only views have the salt
+            for place in (4, 5):
+                assert (event[place][:5], filled[place]) == ("hash-", "")
+                event[place] = ""
+        assert event == filled
+        [[*said, who, cost]] = running.query(
+            "SELECT project, branch, user_id, cost_usd FROM telemetry.telemetry_events FINAL WHERE source = 'transcript'"
+        )
+        [kept] = running.query(f"SELECT DISTINCT {COPIED} FROM telemetry.transcript_copies")
+        for each in (*said, *kept):
+            assert each == "" if treatment == "drop" else each.startswith("hash-"), (said, kept)
+        assert "Ada" not in who and cost == 0
+        assert running.query("SELECT max(input_tokens + output_tokens + cache_read_tokens) FROM telemetry.transcript_copies") == [[0]]
+
+
+def test_what_transcripts_said_before_comes_down_to_own_rules(tmp_path):
+    of, configuration = identifier("before"), Configuration(tmp_path / "claude")
+    configuration.session(of, _session(of)[1])
+    with server(tmp_path / "home") as running:
+        configuration.bring(running.client)
+    _rules(tmp_path / "home", "drop")
+    policy = own.asked(tmp_path / "home", "strict")
+    engine = Engine(tmp_path / "home" / "store")
+    with engine.handle() as handle:
+        privacy.enforce(handle, policy)
+        assert privacy.tighten(handle, policy)["transcript_copies"] == 2
+        assert not any(privacy.pending(handle, policy).values())
+        left = handle.query(f"SELECT DISTINCT {COPIED}, input_tokens FROM telemetry.transcript_copies FINAL")
+    engine.close()
+    assert left == b"\t" * 7 + b"0\n"

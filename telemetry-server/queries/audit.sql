@@ -45,7 +45,7 @@ WITH
     ),
     filled_in AS
     (
-        SELECT request_id, message_uuid FROM telemetry.telemetry_events FINAL
+        SELECT event_id FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'transcript' AND timestamp >= since - INTERVAL 1 HOUR
           AND session_id IN (SELECT session_id FROM found WHERE side = 'transcript')
     ),
@@ -101,8 +101,8 @@ WITH
                         'transcript deleted',
                     kept.damaged, 'transcript unreadable',
                     'unknown')) AS reason,
-            side = 'transcript' AND (f.request_id != '' AND f.request_id IN (SELECT request_id FROM filled_in)
-                OR f.message_uuid != '' AND f.message_uuid IN (SELECT message_uuid FROM filled_in)) AS filled
+            side = 'transcript' -- by the key of its row (maintenance/backfill.sql)
+                AND sipHash64('transcript', if(f.message_id != '', f.message_id, f.request_id), 0) IN (SELECT event_id FROM filled_in) AS filled
         FROM found AS f
         LEFT JOIN told ON f.session_id = told.told_session
         LEFT JOIN kept ON f.session_id = kept.kept_session

@@ -20,7 +20,7 @@ WITH
      WHERE (timestamp < since OR timestamp >= until) AND message_key IN (SELECT message_key FROM telemetry.shared_messages)) AS shared_beyond,
     filled_in AS
     (
-        SELECT request_id, message_uuid FROM telemetry.telemetry_events FINAL
+        SELECT event_id FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'transcript'
           AND session_id IN (SELECT session_id FROM telemetry.audit_findings WHERE audited_at = {audited_at:DateTime64(9, 'UTC')} AND side = 'transcript')
     )
@@ -32,8 +32,8 @@ SELECT
     sumIf(f.requests, side = 'both'),
     sumIf(f.requests, side = 'telemetry'),
     sumIf(f.requests, side = 'transcript'),
-    sumIf(f.requests, side = 'transcript' AND (f.request_id != '' AND f.request_id IN (SELECT request_id FROM filled_in)
-        OR f.message_uuid != '' AND f.message_uuid IN (SELECT message_uuid FROM filled_in))),
+    sumIf(f.requests, side = 'transcript' -- by the key of its row (maintenance/backfill.sql)
+        AND sipHash64('transcript', if(f.message_id != '', f.message_id, f.request_id), 0) IN (SELECT event_id FROM filled_in)),
     sumIf(f.requests, side = 'both' AND finding != 0 AND f.telemetry_tokens != f.transcript_tokens)
 FROM telemetry.audit_findings AS f
 WHERE audited_at = {audited_at:DateTime64(9, 'UTC')} AND session_id NOT IN (SELECT session_id FROM cut_off)

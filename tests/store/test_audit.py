@@ -276,6 +276,17 @@ def test_what_a_backfill_filled_in_before_it_was_killed_is_counted_by_the_next_a
     assert running.query(counted) == [[2, 2]]
 
 
+def test_a_line_without_ids_of_request_and_line_is_filled_in_and_missing_no_longer(running, configuration, of):
+    configuration.session(of, [answer(of, of[:8], NOW - 5 * DAY, Usage(input=3), request_id="") | {"uuid": ""}])
+    assert performed(running, configuration, session=of).missing == 1
+    assert backfill.fill(running.client, files.machine(SECRET), 0, "", 0).requests >= 1
+    done = performed(running, configuration, session=of)
+    assert (done.missing, done.filled, done.clean) == (0, 1, True)
+    coverage = "SELECT only_transcript, filled FROM telemetry.session_audits FINAL WHERE session_id = {of:String}"
+    performed(running, configuration)
+    assert running.query(coverage, of=of) == [[1, 1]]
+
+
 def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, configuration, of):
     """Also equal ones, as often as they are there on both sides."""
     same = Usage(input=5, output=5)

@@ -101,6 +101,13 @@ def test_a_transcript_whose_folder_was_renamed_is_not_deleted(running, configura
     assert not done.clean
 
 
+def test_a_transcript_under_another_name_is_no_replay(running, configuration, of):
+    path = configuration.session(of, made(of, NOW - 5 * DAY, 3).transcript())
+    configuration.bring(running.client)
+    path.parent.rename(path.parent.with_name("-home-ada-tome"))
+    assert performed(running, configuration, session=of).numbers["replayed_requests"] == 0
+
+
 def test_a_deleted_transcript_of_a_subagent_explains_only_its_own_requests(running, configuration, of):
     agent, at = "a182b7b8cfcd07463", NOW - 5 * DAY
     session = made(of, at, 3)

@@ -64,8 +64,16 @@ def test_what_the_command_refuses(running, configuration, tmp_path):
     assert _command(running, empty, "audit", "--since", "yesterday").returncode == 2
     assert _command(running, empty, "audit", "--since", "1d", "--from", "2026-01-01").returncode == 2
     nothing = _command(running, empty, "audit", "--session", identifier("nobody"))
-    assert (nothing.returncode, nothing.stdout) == (6, "")
-    assert "neither in telemetry nor in transcripts" in nothing.stderr
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert f"No session {identifier('nobody')!r} is known, neither in telemetry nor in transcripts" in nothing.stderr
+    assert "sp-telemetry report sessions" in nothing.stderr
+    terminal = _command(running, empty, "report", "audit", "--session", "x\x1b[2J")
+    assert terminal.returncode == 2 and "\x1b" not in terminal.stderr
+    old = made(identifier("old"), NOW - 50 * DAY, 1)
+    store(running, old.events())
+    before = _command(running, empty, "audit", "--session", old.id)
+    assert (before.returncode, before.stdout) == (6, "")
+    assert f"no request of session {old.id} since" in before.stderr
     away = subprocess.run(
         [sys.executable, "-m", "sp_telemetry.cli.main", "audit"],
         env={**running.environ, **empty.environ, "SP_TELEMETRY_HOME": str(tmp_path / "home"), "SP_TELEMETRY_URL": "http://127.0.0.1:9"},

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def perform(args: argparse.Namespace) -> Audit:
-    """Read what is new, match, explain. Raises NothingStored where there is neither a transcript nor an event."""
+    """Read what is new, match, explain. Raises NothingStored where there is neither a transcript nor an event, UsageError for a session
+    that neither knows."""
     from datetime import UTC, datetime
 
     from sp_telemetry.errors import NothingStored, UsageError
@@ -85,9 +86,15 @@ def perform(args: argparse.Namespace) -> Audit:
         details=audit.DETAILS if args.json else 0,
     )  # fmt: skip
     if not done.rows:
+        if args.session and not audit.is_known(client, args.session):
+            raise UsageError(
+                f"No session {args.session!r} is known, neither in telemetry nor in transcripts.",
+                "--session takes a whole id like 9bf4ead3-b54e-4dae-a4a7-c5f44eaf8a3f; `sp-telemetry report sessions` lists them.",
+            )
         looked = ", ".join(found.folders) or "none of the folders of Claude Code"
+        of = f" of session {args.session}" if args.session else ""
         raise NothingStored(
-            f"There is no request since {begin:%Y-%m-%d %H:%M}, neither in telemetry nor in transcripts ({looked}).",
+            f"There is no request{of} since {begin:%Y-%m-%d %H:%M}, neither in telemetry nor in transcripts ({looked}).",
             "--since goes further back; CLAUDE_CONFIG_DIR names another folder of Claude Code.",
         )
     return done

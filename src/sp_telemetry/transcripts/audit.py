@@ -197,6 +197,13 @@ def refresh(client: Client, tz: str, retention_days: int) -> None:
     _matched(runner, asked)
 
 
+def is_known(client: Client, session: str) -> bool:
+    """Whether any transcript that was read or any event is of `session`."""
+    tables = ("transcript_copies", "transcript_files", "telemetry_events")
+    known = " OR ".join(f"{{session:String}} IN (SELECT session_id FROM telemetry.{table})" for table in tables)
+    return bool(client.query(f"SELECT {known}", {"session": session}).rows[0][0])
+
+
 def _in_words(row: dict[str, Any]) -> dict[str, Any]:
     """A row of queries/audit.sql with its tuples as dictionaries."""
     row |= {name: dict(zip(TOKENS, row[name], strict=True)) for name in _BOTH}

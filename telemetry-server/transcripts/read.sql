@@ -48,7 +48,9 @@ SELECT
         type = '', if(startsWith(line, '{') AND NOT whole, 'cut', 'unreadable'),
         most_tokens >= 1000000000, 'unreadable', -- no request of any model: sums of such numbers would say anything
         -- one that has no usage, or that no model made, was not billed
-        type = 'assistant' AND used AND said_model NOT IN ('', '<synthetic>') AND (message_id != '' OR request_id != ''), 'answer',
+        type = 'assistant' AND used AND said_model NOT IN ('', '<synthetic>') AND (message_id != '' OR request_id != '')
+            -- looked at once more only where there is nothing to see: null is no usage, and the word may stand in a tool's input
+            AND (most_tokens > 0 OR JSONType({text}, 'message', 'usage') = 'Object'), 'answer',
         type = 'user' AND position(head, '<command-name>/clear</command-name>') > 0, 'clear',
         type = 'user', 'prompt',
         type = 'system' AND tupleElement(j, 'subtype') = 'compact_boundary', 'compaction',

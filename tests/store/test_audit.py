@@ -294,6 +294,18 @@ def test_a_line_without_ids_of_request_and_line_is_filled_in_and_missing_no_long
     assert running.query(coverage, of=of) == [[1, 1]]
 
 
+def test_an_answer_without_usage_is_no_request(running, configuration, of):
+    at = NOW - 5 * DAY
+    unbilled = answer(of, f"{of[:8]}1", at + 60)
+    unbilled["message"]["usage"] = None
+    elsewhere = answer(of, f"{of[:8]}2", at + 120)  # the word stands in its content only
+    elsewhere["message"] |= {"usage": None, "content": [{"type": "tool_use", "input": {"usage": {"input_tokens": 7}}}]}
+    configuration.session(of, [prompt(of, "p", at), unbilled, elsewhere, answer(of, f"{of[:8]}3", at + 180, {"input_tokens": 0})])
+    done = performed(running, configuration, session=of)
+    assert named(done, "transcript", of) == {"req_" + f"{of[:8]}3".zfill(12)}
+    assert (done.missing, done.read.lines["not of a transcript"]) == (1, 0)
+
+
 def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, configuration, of):
     """Also equal ones, as often as they are there on both sides."""
     same = Usage(input=5, output=5)

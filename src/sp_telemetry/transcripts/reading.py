@@ -22,7 +22,7 @@ from sp_telemetry.transcripts import lines
 from sp_telemetry.transcripts.files import Found, Transcript, machine
 from sp_telemetry.transcripts.lines import LONGEST
 
-READER = 3  # raise it when the statements find something else in the same file: then all are read anew
+READER = 4  # raise it when the statements find something else in the same file: then all are read anew
 READERS = 2  # batches that are read at once, each by one thread of the engine and one that feeds it
 MEMORY_MIB = 300  # at most, for each
 BATCH_BYTES, BATCH_FILES = 80 << 20, 5_000

@@ -8,7 +8,7 @@
 --   details                 how many requests to name in each row
 --
 -- side     both; telemetry: no transcript has it; transcript: no event tells of it
--- reason   why only one side has it; of both: what differs, empty where all tokens agree
+-- reason   why only one side has it; of both: what differs, empty where model and all tokens agree
 -- filled   of side transcript: it was filled in from there (source = transcript), and so counts
 WITH
     if({audited_at:String} = '', (SELECT max(audited_at) FROM telemetry.audit_findings), parseDateTime64BestEffort({audited_at:String}, 9, 'UTC')) AS last,
@@ -81,6 +81,7 @@ WITH
             if(side = 'both' AND finding != 0 AND f.telemetry_tokens = f.transcript_tokens AND transcript_usd > 0, telemetry_usd / transcript_usd, 1) AS cost_factor,
     multiIf(
                 side = 'both', multiIf(
+                    mark = 'other model', 'models differ',
                     f.telemetry_tokens = f.transcript_tokens, '',
                     mark = 'several attempts', 'billed for several attempts',
                     mark = 'unfinished' AND young, 'not yet written', -- Claude Code writes transcripts in its own time

@@ -106,7 +106,10 @@ WITH
     (
         SELECT
             multiIf(t.there AND e.there, 'both', t.there, 'transcript', 'telemetry') AS side,
-            side != 'both' OR t.tokens != e.tokens OR isNotNull(t.usd) AND abs(e.usd - assumeNotNull(t.usd)) > 0.000001 AS found,
+            -- by the names that they are priced under; which model is not said may be any
+            side = 'both' AND t.model != e.model AND t.model != '' AND e.model != '' AND t.mark != 'several attempts'
+                AND telemetry_price_model(t.model) != telemetry_price_model(e.model) AS other_model,
+            side != 'both' OR other_model OR t.tokens != e.tokens OR isNotNull(t.usd) AND abs(e.usd - assumeNotNull(t.usd)) > 0.000001 AS found,
             if(t.there, t.id, e.id) AS id,
             if(t.there, t.session_id, e.session_id) AS session_id,
             if(t.there, t.timestamp, e.timestamp) AS at,
@@ -115,7 +118,8 @@ WITH
             if(t.there, t.prompt_id, e.prompt_id) AS prompt_id,
             if(t.there, t.agent_id, e.agent_id) AS agent_id,
             if(t.request_id = '', e.request_id, t.request_id) AS request_id,
-            t.message_id AS message_id, t.message_uuid AS message_uuid, t.mark AS mark, e.query_source AS query_source,
+            t.message_id AS message_id, t.message_uuid AS message_uuid,
+            if(other_model AND t.tokens = e.tokens, 'other model', t.mark) AS mark, e.query_source AS query_source,
             t.tokens AS transcript_tokens, e.tokens AS telemetry_tokens, t.usd AS transcript_usd, e.usd AS telemetry_usd
         FROM keyed_transcript AS t FULL JOIN keyed_events AS e ON t.key = e.key
         WHERE at >= since AND at < until AND if({session:String} = '', true, session_id = {session:String})

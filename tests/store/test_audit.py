@@ -257,6 +257,23 @@ def test_tokens_that_differ_are_named_request_by_request(running, configuration,
     assert (done.differing, done.clean) == (1, False)
 
 
+@pytest.mark.parametrize(
+    ("said", "differs"), [("claude-opus-5-5", True), ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", False), ("", False)]
+)
+def test_a_request_under_two_models_is_told(running, configuration, of, said, differs):
+    """By the names that they are priced under: a provider has its own, and which model is not said may be any."""
+    session = made(of, NOW - 5 * DAY, 3)
+    configuration.session(of, session.transcript())
+    events = session.events()
+    events[1]["model"] = said
+    store(running, events)
+    done = performed(running, configuration, session=of)
+    assert sets(done, of)["both"] == Counter({(of, ""): 2, (of, "models differ"): 1} if differs else {(of, ""): 3})
+    assert named(done, "both", of) >= ({f"req_{session.requests[1].name:0>12}"} if differs else set())
+    assert done.differing == differs
+    assert ("1 with another model" in summary.line(done)) == differs
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_single_request_is_no_price_list(running, configuration, of, count):
     """Costs that differ by one factor throughout are another price list, which one wrong cost is not."""

@@ -23,6 +23,7 @@ WHY = {
     "billed for several attempts": "the transcript has more attempts than the event tells of",
     "last line not written": "the transcript ends within the answer",
     "tokens differ": "no reason was found",
+    "models differ": "the event names another model than the transcript, not only by another name of it",
 }
 
 
@@ -71,8 +72,11 @@ def line(audit: Audit) -> str:
     if pending:
         parts.append(f"{pending:,} not yet exported")
     parts.append(f"{audit.missing:,} missing")
-    if audit.differing:
-        parts.append(f"{audit.differing:,} with other tokens")
+    other_model = audit.count("both", "models differ")
+    if audit.differing > other_model:
+        parts.append(f"{audit.differing - other_model:,} with other tokens")
+    if other_model:
+        parts.append(f"{other_model:,} with another model")
     parts.append(f"cost differs by {_dollars(audit.cost_differs_usd)}")
     return " · ".join(parts)
 

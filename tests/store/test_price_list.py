@@ -137,6 +137,28 @@ def test_own_prices_stand_in_place_of_the_shipped_ones_of_their_model_and_tier(h
     assert computed(handle) == [4.0, 4.0, None, 8.0, 5.0]
 
 
+def test_where_no_own_price_of_long_prompts_holds_they_cost_what_others_do(handle: Handle, tmp_path: Path) -> None:
+    """The shipped prices of their tier are replaced, so on other days there is none of that tier; as for any model that has none."""
+    own = tmp_path / "prices.csv"
+    own.write_text(
+        "model,tier,above_tokens,valid_from,valid_to,input,output\n"
+        "claude-haiku-5-5,long,200000,2026-11-10,2026-11-12,7,9\nclaude-haiku-5-5,long,200000,2026-11-13,,8,9\n"
+        "claude-sonnet-5-5,long,200000,,2026-10-06,7,9\n"  # before the shipped list has another price of other prompts
+        "ours/private-7,long,200000,,2026-11-10,7,9\n"  # and has no price of other prompts
+    )
+    prices.load(handle, own)
+    tenth, of = OCTOBER_6 + 35 * DAY, {"model": "claude-haiku-5-5"}
+    send(handle, *(of | {"at": tenth + day * DAY} for day in (-1, 0, 1, 2, 3, 40)))
+    assert computed(handle) == [0.1, 7.0, 7.0, 0.1, 8.0, 8.0]
+    handle.run("TRUNCATE TABLE telemetry.telemetry_events")
+    reads = {"model": "claude-sonnet-5-5", "input_tokens": 0, "cache_read_tokens": 1_000_000}
+    send(handle, *(reads | {"at": OCTOBER_6 + day * DAY} for day in (-1, 0, 1)), {"model": "ours/private-7", "at": tenth - 1},
+         {"model": "ours/private-7", "at": tenth})  # fmt: skip
+    assert computed(handle) == [pytest.approx(0.7), pytest.approx(0.2), pytest.approx(0.1), 7.0, None]
+    tiers = "SELECT count(), countIf(valid_from >= valid_to) FROM telemetry.prices WHERE tier = 'fast' OR model = 'claude-haiku-5-5'"
+    assert handle.query(tiers) == b"12\t0\n"
+
+
 def test_own_prices_name_models_as_reports_do(handle: Handle, tmp_path: Path) -> None:
     own = tmp_path / "prices.csv"
     own.write_text("model,input,output\nOurs/Private-7.5,3,4\nclaude-opus-4-5-20251101,1,5\n")

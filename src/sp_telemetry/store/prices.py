@@ -28,18 +28,38 @@ _READ = """
               [t.input, t.output, cache_read, cache_write_5m, cache_write_1h, batch, us, web_search]), 'a price is no number from 0 on') = 0
       AND throwIf(first_day >= day_after, 'a row ends before it begins') = 0
 """
+# Where a model has prices of long prompts on some days only, such prompts cost on the others what all cost: rows of tier long that say so.
+_LIST = """
+    WITH
+        list AS ({list}),
+        other_days AS
+        (
+            SELECT
+                model, min(above_tokens) AS above, arraySort(groupArray((first_day, day_after))) AS held,
+                arrayPushFront(arrayMap(i -> arrayMax(arraySlice(held.2, 1, i)), arrayEnumerate(held)), toDate(0)) AS begin,
+                arrayPushBack(held.1, toDate('2149-06-06')) AS end,
+                arrayJoin(arrayZip(begin, end)) AS days
+            FROM list WHERE tier = 'long' GROUP BY model
+        )
+    SELECT * FROM list
+    UNION ALL
+    SELECT l.* REPLACE ('long' AS tier, o.above AS above_tokens,
+        greatest(first_day, o.days.1) AS first_day, least(day_after, o.days.2) AS day_after)
+    FROM list AS l INNER JOIN other_days AS o ON l.model = o.model
+    WHERE l.tier = 'standard' AND greatest(l.first_day, o.days.1) < least(l.day_after, o.days.2)
+"""
 _SETTINGS = "SETTINGS input_format_skip_unknown_fields = 0, input_format_csv_empty_as_default = 1"
 
 
 def load(runner: Runner, own: Path | None = None) -> bool:
     """Make `telemetry.prices` show the shipped list and the rows of `own`, a CSV file; whether anything had changed.
 
-    Rows of `own` stand in place of all shipped ones of their model and tier. Raises UsageError where `own` can't be read;
-    then the list loaded before stays, or the shipped one.
+    Rows of `own` stand in place of all shipped ones of their model and tier; on days for which it then has no price of long prompts,
+    these cost what others do. Raises UsageError where `own` can't be read; then the list loaded before stays, or the shipped one.
     """
     shipped = resources.path("telemetry-server/prices/anthropic.csv").read_text()
     mine = _own_text(own)
-    checksum = hashlib.sha256(f"{_READ}\0{shipped}\0{mine}".encode()).hexdigest()
+    checksum = hashlib.sha256(f"{_READ}\0{_LIST}\0{shipped}\0{mine}".encode()).hexdigest()
     known = recorded(runner).get("prices")
     if known == checksum:
         return False
@@ -78,7 +98,7 @@ def _statement(shipped: str, own: str) -> str:
     if own.strip():
         both[0] = f"SELECT * FROM ({both[0]}) WHERE (model, tier) NOT IN (SELECT model, tier FROM ({_select(own, 'own')}))"
         both.append(_select(own, "own"))
-    return f"INSERT INTO telemetry.model_prices SELECT now64(9), * FROM ({' UNION ALL '.join(both)}) {_SETTINGS}"
+    return f"INSERT INTO telemetry.model_prices SELECT now64(9), * FROM ({_LIST.format(list=' UNION ALL '.join(both))}) {_SETTINGS}"
 
 
 def _select(text: str, origin: str) -> str:

@@ -1,6 +1,6 @@
 -- What was spent: by chapter, feature, user, day, model, session, step, branch or project, or by two or three of these at once.
 -- Money has one source: api_request events. Metrics and spans repeat it and are never added.
--- unpriced: requests with tokens and without a cost, so of a model whose price the client did not know.
+-- unpriced: requests with tokens and without a cost, so of a model whose price the client did not know, nor the price list as 0.
 --
 --   by        one to three of: chapter feature user day session step branch project model; with commas between
 --   from      a moment or a day, in tz; empty: 30 days ago, at midnight
@@ -19,6 +19,10 @@ WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
        parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    (
+        SELECT groupArray((model, valid_from, valid_to)) FROM telemetry.prices
+        WHERE tier = 'standard' AND input = 0 AND output = 0 AND cache_read = 0 AND cache_write_5m = 0 AND cache_write_1h = 0
+    ) AS free,
     events AS
     (
         WITH
@@ -26,7 +30,10 @@ WITH
                 OR if(has(by, 'feature'), e.feature = '', false) OR if(has(by, 'step'), workflow_step = '', false)
                 OR if(has(by, 'branch'), e.branch = '', false) OR if(has(by, 'project'), e.project = '', false)
                 OR if(has(by, 'user'), user_id = '', false) AS without,
-            e.token_count + e.cache_read_tokens + e.cache_creation_tokens AS all_tokens
+            e.token_count + e.cache_read_tokens + e.cache_creation_tokens AS all_tokens,
+            telemetry_price_model(e.model) AS price_model,
+            e.cost_usd = 0 AND all_tokens > 0 AND NOT if(empty(free), false,
+                arrayExists(of -> of.1 = price_model AND toDate(timestamp) >= of.2 AND toDate(timestamp) < of.3, free)) AS unpriced
         SELECT
             if(has(by, 'chapter'), chapter_context, '') AS chapter,
             if(has(by, 'feature'), e.feature, '') AS feature,
@@ -43,8 +50,8 @@ WITH
             sum(e.token_count) AS token_count,
             sum(e.cache_read_tokens) AS cache_read_tokens,
             sum(e.cache_creation_tokens) AS cache_creation_tokens,
-            countIf(e.cost_usd = 0 AND all_tokens > 0) AS unpriced_requests,
-            sumIf(all_tokens, e.cost_usd = 0) AS unpriced_tokens,
+            countIf(unpriced) AS unpriced_requests,
+            sumIf(all_tokens, unpriced) AS unpriced_tokens,
             sumIf(e.cost_usd, without) AS unattributed
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type = 'api_request'

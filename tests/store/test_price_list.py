@@ -125,6 +125,25 @@ def test_a_model_without_a_price_is_unpriced_with_its_tokens(handle: Handle) -> 
     assert (int(total["unpriced_requests"]), int(total["unpriced_tokens"])) == (1, 1_000_000)
 
 
+def test_a_model_that_costs_nothing_is_not_unpriced(handle: Handle, tmp_path: Path) -> None:
+    """On the days that the list says so. Of a model that the list knows at some price, a cost of 0 is what the client did not know."""
+    own = tmp_path / "prices.csv"
+    own.write_text("model,valid_to,input,output,cache_read\nours/free-7,2026-11-11,0,0,0\nours/dear-7,,1,0,1\n")
+    prices.load(handle, own)
+    tenth = OCTOBER_6 + 35 * DAY
+    send(handle, {"model": "Ours/Free-7", "cost_usd": 0.0, "at": tenth}, {"model": "ours/free-7", "cost_usd": 0.0, "at": tenth + DAY},
+         {"model": "ours/dear-7", "cost_usd": 0.0}, {"model": "", "cost_usd": 0.0})  # fmt: skip
+
+    def unpriced(report: Any) -> dict[str, tuple[int, int]]:
+        return {row["group_1"]: (int(row["unpriced_requests"]), int(row["unpriced_tokens"])) for row in ask(handle, report, "model")[:-1]}
+
+    none, one = (0, 0), (1, 1_000_000)
+    assert unpriced(REPORTS["cost"]) == {"Ours/Free-7": none, "ours/free-7": one, "ours/dear-7": one, "(no model)": one}
+    assert unpriced(COSTS["both"]) == {"Ours/Free-7": none, "ours/free-7": one, "ours/dear-7": none, "(no model)": one}
+    prices.load(handle)
+    assert unpriced(REPORTS["cost"])["Ours/Free-7"] == one
+
+
 def test_own_prices_stand_in_place_of_the_shipped_ones_of_their_model_and_tier(handle: Handle, tmp_path: Path) -> None:
     own = tmp_path / "prices.csv"
     own.write_text("model,tier,valid_from,input,output\nclaude-opus-5-5,standard,2026-11-10,1,5\nours/private-7,,,3,4\n")

@@ -190,6 +190,40 @@ def test_of_several_requests_with_one_id_the_first_goes_with_the_first(running, 
     assert not done.differing  # the pairs are those that belong together
 
 
+def test_of_several_requests_with_one_id_and_fewer_events_the_others_are_filled_in(running, configuration, of):
+    def rows() -> dict[int, str]:
+        found = running.query("SELECT input_tokens, source FROM telemetry.telemetry_events FINAL WHERE session_id = {of:String}", of=of)
+        assert len(dict(found)) == len(found)
+        return dict(found)
+
+    def fill() -> None:
+        machine = files.machine(SECRET)
+        would = backfill.missing(running.client, machine, 0)
+        assert backfill.fill(running.client, machine, 0, "", 0) == would
+        assert backfill.missing(running.client, machine, 0).requests == 0
+
+    session = made(of, NOW - 5 * DAY, 3)
+    same = {"request_id": f"req_{of[:8]}same"}
+    configuration.session(of, [answer(of, each.name, each.at, each.usage, **same) for each in session.requests])
+    events = [event | same for event in session.events()]
+    store(running, events[:1])
+    assert performed(running, configuration, session=of).missing == 2
+    fill()
+    assert rows() == {1: "otlp", 2: "transcript", 3: "transcript"}
+    done = performed(running, configuration, session=of)
+    assert (done.missing, done.filled, done.differing, done.unexplained) == (0, 2, 0, 0)
+    store(running, events[:1])  # again
+    assert rows() == {1: "otlp", 2: "transcript", 3: "transcript"}
+    store(running, events[1:2])
+    assert rows() == {1: "otlp", 2: "otlp", 3: "transcript"}
+    fill()
+    assert rows() == {1: "otlp", 2: "otlp", 3: "transcript"}
+    store(running, events[2:])
+    assert rows() == {1: "otlp", 2: "otlp", 3: "otlp"}
+    fill()
+    assert performed(running, configuration, session=of).count("both") == 3
+
+
 def test_what_has_not_changed_is_not_matched_again(running, configuration, of):
     def audits() -> int:
         return running.query("SELECT uniqExact(audited_at) FROM telemetry.audit_findings WHERE session_id = {of:String}", of=of)[0][0]

@@ -234,3 +234,28 @@ def test_equal_requests_without_an_id_are_counted_as_often_as_there_were(store: 
         assert of_each() == expected
         fill(handle)
         assert of_each() == expected
+
+
+def several_with_one_id(store: tuple[Handle, Pipeline]) -> None:
+    """Events take the rows of as many requests, the first one's first; which come twice or again take no more."""
+    handle, pipeline = store
+    clear(handle)
+    same = [Request(number, 0, 0, 0, True) for number in range(3)]
+    rows_of_same = [json.dumps(each.copy() | {"request_id": same[0].request_id}) for each in same]
+    handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", ["\n".join(rows_of_same).encode()])
+
+    def holds(events: int) -> bool:
+        sources = {number: source for number, (source, _) in counted(handle).items()}
+        return sources == {number: "otlp" if number < events else "transcript" for number in range(3)}
+
+    fill(handle)
+    assert holds(0)
+    for number, events in ((0, 1), (0, 1), (1, 2), (2, 3)):
+        arrive(pipeline, same[number].event() | {"request_id": same[0].request_id})
+        assert holds(events)
+        fill(handle)
+        assert holds(events)
+
+
+def test_of_several_with_one_id_each_event_takes_one_row(store: tuple[Handle, Pipeline]) -> None:
+    several_with_one_id(store)

@@ -84,6 +84,10 @@ def test_any_history_counts_each_request_once(store, monkeypatch, world, steps):
     filled.history((store.handle, store), world, steps)
 
 
+def test_of_several_with_one_id_each_event_takes_one_row(store):
+    filled.several_with_one_id((store.handle, store))
+
+
 def test_a_context_that_no_view_saw_in_time_is_honoured_within_the_hour(store):
     """After a pause of the server, or an insert that took long: `upkeep_contexts` looks at the last minutes only."""
     of = "00000000-0000-4000-8000-0000000000aa"

@@ -24,11 +24,11 @@ def begin(runner: Runner, machine: str, since_s: float, by_id: bool = False) -> 
     return run
 
 
-def complete(runner: Runner, run: str, machine: str, person: str) -> None:
+def complete(runner: Runner, run: str, machine: str, person: str, by_id: bool = False) -> None:
     """Fill in what `run` of `machine` lists, under the name `person`; then take back rows whose events came before the list was written. So
-    whichever is committed last sees the other."""
+    whichever is committed last sees the other. `by_id`: as of `begin`."""
     run_file(runner, "clickhouse/maintenance/backfill.sql", run=run, machine=machine, person=person)
-    cancel(runner)
+    cancel(runner, by_id)
 
 
 def is_up_to_date(runner: Runner, machine: str, since_s: float) -> bool:
@@ -41,9 +41,9 @@ def note(runner: Runner, machine: str, since_s: float, run: str, removed: bool =
     run_file(runner, "clickhouse/maintenance/note_backfill.sql", machine=machine, since=moment(since_s), run=run, removed=str(int(removed)))
 
 
-def cancel(runner: Runner) -> None:
-    """Take back what stands in the place of an event that is there."""
-    run_file(runner, "clickhouse/maintenance/cancel_backfilled.sql")
+def cancel(runner: Runner, by_id: bool = False) -> None:
+    """Take back what stands in the place of an event that is there. `by_id`: as of `begin`."""
+    run_file(runner, "clickhouse/maintenance/cancel_backfilled.sql", by_id=str(int(by_id)))
     if run_file(runner, "clickhouse/maintenance/backfilled_without_id.sql").strip():
         run_file(runner, "clickhouse/maintenance/cancel_alike.sql")
     run_file(runner, "clickhouse/maintenance/forget_emptied.sql")

@@ -37,7 +37,8 @@ def fill(client: Client, machine: str, since_s: float, person: str, retention_da
     runner = Statements(client)
     if backfill.is_up_to_date(runner, machine, since_s):
         return Figures()
-    run = backfill.begin(runner, machine, since_s, by_id=not special(runner).pairs)
+    by_id = not special(runner).pairs
+    run = backfill.begin(runner, machine, since_s, by_id)
     pairs = client.query(
         "SELECT DISTINCT toString(branch), toString(directory) FROM telemetry.transcript_copies"
         " WHERE session_id IN (SELECT session_id FROM telemetry.backfilled_requests WHERE run = {run:UInt64})",
@@ -46,7 +47,7 @@ def fill(client: Client, machine: str, since_s: float, person: str, retention_da
     rows = "\n".join(json.dumps(row) for row in contexts.decide((branch, directory) for branch, directory in pairs.rows))
     if rows:
         client.insert("telemetry.read_contexts", "JSONEachRow", rows.encode())
-    backfill.complete(runner, run, machine, person)
+    backfill.complete(runner, run, machine, person, by_id)
     done = _figures(client, "filled_in", since=backfill.moment(since_s), run=run)
     _summarise(runner, int(run), retention_days)
     backfill.note(runner, machine, since_s, run)

@@ -1,5 +1,6 @@
--- Takes back what was filled in and is no longer needed: rows whose event came after all (by request id), and rows that stand under
--- another key since (the transcript said more, later). Each gets a copy of a higher version that is marked as deleted.
+-- Takes back what was filled in and is no longer needed: rows whose event came after all (by request id; of several with one id those stay of
+-- which no event tells), and rows that stand under another key since (the transcript said more, later). Each gets a copy of a higher version
+-- that is marked as deleted. {by_id}: as in list_for_backfill.sql.
 INSERT INTO telemetry.telemetry_events
 WITH
     twice AS
@@ -28,4 +29,5 @@ FROM
     WHERE event_type = 'api_request' AND source = 'transcript' AND (event_id IN twice OR request_id IN reported)
 )
 WHERE nth > 1 OR request_id IN reported
+    AND ({by_id:Bool} OR (attributes['message.id'], request_id) NOT IN (SELECT message_id, request_id FROM telemetry.surplus_requests))
 SETTINGS do_not_merge_across_partitions_select_final = 1;

@@ -16,6 +16,14 @@ REFRESH EVERY 1 HOUR APPEND TO telemetry.telemetry_events AS
 -- those without an id, within the hour.
 CREATE MATERIALIZED VIEW telemetry.upkeep_backfill
 REFRESH EVERY 10 SECOND APPEND TO telemetry.telemetry_events AS
+WITH
+    arrived AS
+    (
+        SELECT request_id FROM telemetry.telemetry_events
+        WHERE received_at >= now64(9) - toIntervalMinute(5) AND event_type = 'api_request' AND source = 'otlp'
+            AND request_id IN (SELECT request_id FROM telemetry.backfilled_requests WHERE request_id != '')
+    ),
+    (SELECT count() FROM arrived) AS any_arrived
 SELECT
     * REPLACE
     (
@@ -24,17 +32,13 @@ SELECT
         1 AS is_deleted
     )
 FROM telemetry.telemetry_events FINAL
-WHERE event_type = 'api_request' AND source = 'transcript' AND request_id IN
-(
-    SELECT request_id FROM telemetry.telemetry_events
-    WHERE received_at >= now64(9) - toIntervalMinute(5) AND event_type = 'api_request' AND source = 'otlp'
-        AND request_id IN (SELECT request_id FROM telemetry.backfilled_requests WHERE request_id != '')
-)
+WHERE event_type = 'api_request' AND source = 'transcript' AND request_id IN arrived
+    AND (any_arrived = 0 OR (attributes['message.id'], request_id) NOT IN (SELECT message_id, request_id FROM telemetry.surplus_requests))
 SETTINGS do_not_merge_across_partitions_select_final = 1, final = 0;
 
 CREATE MATERIALIZED VIEW telemetry.upkeep_backfill_hourly
 REFRESH EVERY 1 HOUR APPEND TO telemetry.telemetry_events AS
-{{cancel_backfilled}};
+{{cancel_backfilled | by_id: false}};
 
 CREATE MATERIALIZED VIEW telemetry.upkeep_backfill_alike
 REFRESH EVERY 10 MINUTE APPEND TO telemetry.telemetry_events AS

@@ -60,15 +60,42 @@ SELECT
     pair.2.4 AS session_id, fromUnixTimestamp64Nano(pair.2.1, 'UTC') AS event_at, pair.2.2 AS event_id, pair.2.3 AS event_request_id
 FROM paired;
 
--- Requests in transcripts whose id no event has.
-CREATE VIEW IF NOT EXISTS telemetry.unreported_ids AS
+-- Of requests in transcripts that have one id, and there should be none: those for which no event with that id is left, the first going with
+-- the first, as in transcripts/match.sql.
+CREATE VIEW IF NOT EXISTS telemetry.surplus_requests AS
+WITH
+    several AS
+    (
+        SELECT cityHash64(request_id) AS of FROM telemetry.transcript_copies WHERE request_id != ''
+        GROUP BY of HAVING min(message_key) != max(message_key)
+    )
+SELECT message.3 AS message_id, request_id
+FROM
+(
+    SELECT request_id, arraySort(groupArray((at, sipHash64(message_id, request_id), message_id))) AS messages
+    FROM
+    (
+        SELECT request_id, message_id, min(timestamp) AS at
+        FROM telemetry.transcript_copies WHERE cityHash64(request_id) IN several GROUP BY request_id, message_id
+    )
+    GROUP BY request_id
+) AS asked
+INNER JOIN
+(
+    SELECT request_id, uniqExact(session_id, timestamp, event_id) AS events
+    FROM telemetry.telemetry_events
+    WHERE event_type = 'api_request' AND source = 'otlp' AND request_id != '' AND cityHash64(request_id) IN several
+    GROUP BY request_id
+) AS told ON asked.request_id = told.request_id
+ARRAY JOIN arraySlice(messages, events + 1) AS message;
+
+-- Requests in transcripts of which no event tells: whose id none has, nor is any like them. Some of them may have been filled in.
+CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
 SELECT *
 FROM telemetry.transcript_requests
-WHERE request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp');
-
--- Requests in transcripts of which no event tells; some of them may have been filled in.
-CREATE VIEW IF NOT EXISTS telemetry.unreported_requests AS
-SELECT * FROM telemetry.unreported_ids WHERE (message_id, request_id) NOT IN (SELECT message_id, request_id FROM telemetry.alike_requests);
+WHERE (request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp'))
+    AND (message_id, request_id) NOT IN (SELECT message_id, request_id FROM telemetry.alike_requests)
+    OR (message_id, request_id) IN (SELECT message_id, request_id FROM telemetry.surplus_requests);
 
 -- What Python decided about branches and directories -> transcript_contexts, under the policy.
 CREATE TABLE telemetry.read_contexts

@@ -23,7 +23,7 @@ examples:
 Transcripts are read from CLAUDE_CONFIG_DIR, ~/.claude and ~/.config/claude; what was read before and has not changed is not read again.
 Nothing of their content is stored.
 
-exit code 0: clean. 1: not clean, that is requests are missing in telemetry, or tokens or cost differ, without being explained.
+exit code 0: clean. 1: not clean, that is requests are missing in telemetry, or model, tokens or cost differ, without being explained.
 Others: 2 wrong parameter, 3 nobody answers at the store's address, 5 the engine refused, 6 nothing to audit.
 `sp-telemetry backfill` fills what is missing from the transcripts.
 """

@@ -94,6 +94,32 @@ def test_a_web_page_is_not_overlooked_behind_a_header_of_our_own(running: Server
     assert statuses(raw(running, HEAD + twice.encode() + b"\r\nContent-Length: 0\r\n\r\n")) == [403]
 
 
+def half_closed(started: Server, text: bytes, port: str) -> bytes:
+    """What is answered to a client that sends this and says that no more comes."""
+    with socket.create_connection(("127.0.0.1", started.ports[port]), timeout=20) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        return b""
+
+
+def test_who_says_that_no_more_comes_is_answered(running: Server) -> None:
+    """As `nc -N` does. All that arrived whole is answered, then the connection is closed; of what did not arrive whole nothing is taken."""
+    bodies = [as_json(request("half closed", number)) for number in range(3)]
+    asked = [HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies]
+    assert statuses(half_closed(running, asked[0], "otlp_http")) == [200]
+    assert statuses(half_closed(running, b"".join(asked), "otlp_http")) == [200] * 3
+    assert events(running, "half closed") == 3
+    question = b"SELECT 'half', count() FROM numbers(3e8) WHERE NOT ignore(sipHash64(number))"
+    answer = half_closed(running, query_of(READER, running, len(question)) + question, "clickhouse")
+    assert statuses(answer) == [200] and answer.endswith(b"half\t300000000\n")
+    begun = time.monotonic()
+    for text in (b"", HEAD, asked[0][:-1]):
+        assert 200 not in statuses(half_closed(running, text, "otlp_http"))
+    assert time.monotonic() - begun < 2
+
+
 # ---- slowly
 
 

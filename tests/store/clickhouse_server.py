@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sp_telemetry.serve import listener
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_http import application
 from sp_telemetry.serve.guard import guard
@@ -33,19 +34,20 @@ class Server:
         self.port = self.ports["plain"]
 
     async def _serve(self) -> None:
-        runners = []
+        runners, listening = [], []
         for name, anonymous in (("plain", False), ("anonymous", True)):
             access = Access(WRITER_PASSWORD, READER_PASSWORD, anonymous, query_timeout_s=5, query_memory_mib=400)
             outer = application(self.engine, access)
-            outer.middlewares.append(guard())
+            outer.middlewares.extend([listener.busy, guard()])
             runner = web.AppRunner(outer)
             await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.ports[name] = runner.addresses[0][1]
+            listening.append(await listener.listen(runner, "127.0.0.1", 0))
+            self.ports[name] = listening[-1].sockets[0].getsockname()[1]
             runners.append(runner)
         self._ready.set()
         await self._stop.wait()
+        for each in listening:
+            each.close()
         for runner in runners:
             await runner.cleanup()
 

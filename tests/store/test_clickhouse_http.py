@@ -279,6 +279,15 @@ def test_a_query_ends_when_its_client_goes(server: Server, sql: str) -> None:
     assert until(lambda: not running(server, "gone-")) < 3
 
 
+def test_a_query_goes_on_for_a_client_that_says_no_more_and_ends_when_it_goes(server: Server) -> None:
+    with begin(server, "SELECT count() FROM numbers(1e12) WHERE NOT ignore(sipHash64(number), 'gone-3')") as connection:
+        connection.shutdown(socket.SHUT_WR)
+        until(lambda: running(server, "gone-3"))
+        time.sleep(1.5)
+        assert running(server, "gone-3")
+    until(lambda: not running(server, "gone-3"))
+
+
 def test_a_slow_reader_holds_no_memory(server: Server) -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 
-from aiohttp import http_exceptions, web, web_protocol
+from aiohttp import StreamReader, http_exceptions, web, web_protocol
 
 from sp_telemetry.serve import peer
 
@@ -25,6 +25,7 @@ KEEP_ALIVE_S = 75  # for a next request to begin
 CONNECTIONS = 200  # a listener
 REFUSED_AT_ONCE = 20  # connections of others that may read why
 LINGER_S = 2  # to read on after a refusal, so that the client gets to read it
+LOOK_S = 1.0  # whether a client that says no more is there still
 MAX_LINE = 1 << 18  # of the head: a query may stand in the address
 STRANGER = b"Refused: this listener answers to the programs of the user who runs it.\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -135,7 +136,7 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    __slots__ = ("_begun", "_connections", "_lingers", "_strange")
+    __slots__ = ("_begun", "_body", "_connections", "_ended", "_lingers", "_strange")
 
     def __init__(self, connections: Connections, server: web.Server) -> None:
         super().__init__(
@@ -149,7 +150,8 @@ class Connection(web.RequestHandler):
         )
         self._connections = connections
         self._begun = False  # a request, of which the head has not arrived whole
-        self._strange = self._lingers = False
+        self._body: StreamReader | None = None  # of the request that came last
+        self._strange = self._lingers = self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -166,10 +168,35 @@ class Connection(web.RequestHandler):
         if not self._strange:
             self._begun = True
             super().data_received(data)
+            if self._messages:
+                self._body = self._messages[-1][1]
 
-    def eof_received(self) -> None:
-        if not self._strange:
-            super().eof_received()
+    def eof_received(self) -> bool:
+        """Whether it stays open: who says that no more comes may wait for answers to what has arrived whole. Or has gone, which says
+        no more than that; then nobody is answered."""
+        idle = self._waiter is not None and not self._messages
+        if self._strange or idle or self._body is None or not self._body.is_eof() or not self._client_is_there():
+            return False
+        self._ended = True
+        self._close_behind_answers()
+        asyncio.get_running_loop().call_later(LOOK_S, self._look_for_client)
+        return True
+
+    def _client_is_there(self) -> bool:
+        """Not where the system doesn't tell: a query whose client has gone would run on."""
+        ends = [self.transport and self.transport.get_extra_info(name) for name in ("peername", "sockname")]
+        return all(ends) and peer.owner(*ends) not in (None, peer.GONE)
+
+    def _look_for_client(self) -> None:
+        """Nothing is read any more, so nothing else tells that it has gone."""
+        if self._client_is_there():
+            asyncio.get_running_loop().call_later(LOOK_S, self._look_for_client)
+        elif self.transport is not None:
+            self.transport.close()
+
+    def _close_behind_answers(self) -> None:
+        if self._ended and not self._messages:
+            self.close()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -213,6 +240,7 @@ class Connection(web.RequestHandler):
 
     def waits(self, seconds: float) -> None:
         self.works()
+        self._close_behind_answers()
         if self.transport is not None and not self.transport.is_closing():
             self._connections.waiting[self] = asyncio.get_running_loop().call_later(seconds, self._is_late)
 

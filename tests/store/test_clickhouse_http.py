@@ -125,6 +125,20 @@ def test_errors_as_clickhouse_says_them(server: Server) -> None:
     assert ask(server, "SELECT 1", database="elsewhere").status == 404
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("UInt8", "x"), ("UInt64", ""), ("Array(String)", "x"), ("Array(UInt8)", "['a']"), ("Bool", "x"), ("UUID", "x"),
+     ("Enum('a' = 1)", "b"), ("FixedString(2)", "abc"), ("DateTime", "x")],
+)  # fmt: skip
+def test_a_parameter_that_is_none_of_its_type_is_the_clients_mistake(server: Server, kind: str, value: str) -> None:
+    assert ask(server, f"SELECT {{a:{kind}}}", param_a=value).status == 400
+
+
+@pytest.mark.parametrize("sql", ["plus(1)", "sum('a')", "[1, 'a']", "toDate(map(1, 2))", "1 WHERE 'x'", "intDiv(1, 0)"])
+def test_what_types_dont_allow_is_the_clients_mistake(server: Server, sql: str) -> None:
+    assert ask(server, f"SELECT {sql}").status == 400
+
+
 def test_credentials(server: Server) -> None:
     for params in ({}, {"user": "telemetry_reader", "password": "wrong"}, {"user": "default", "password": ""}, {"user": "telemetry_user"}):
         answer = ask(server, "SELECT 1", user="", params=params)

@@ -202,7 +202,7 @@ def test_inserts_are_coalesced_told_to_upkeep_and_refused_alone(
 
 
 def test_what_the_interface_answers_to_an_insert(tmp_path: Path, handle: Handle, pipeline: Pipeline) -> None:
-    """Taken only from who may write; whatever is wrong is ClickHouse's own kind of error, which the exporter answers by trying again."""
+    """Taken only from who may write; whatever is wrong is ClickHouse's own kind of error, the sender's mistakes told from ours."""
     event = {"name": "api_request", "time_ns": START, "session.id": SESSION, "cost_usd": 0.5, "event.sequence": 1}
     block = exported(handle, pipeline, "logs", {"protobuf": [as_protobuf(log_request([event]))]})
     insert = b'INSERT INTO "telemetry"."otel_logs" (Timestamp, LogAttributes, Body) FORMAT Native\n'
@@ -219,9 +219,12 @@ def test_what_the_interface_answers_to_an_insert(tmp_path: Path, handle: Handle,
             return answer.status, answer.getheader("X-ClickHouse-Exception-Code")
 
         assert ask(insert + block, READER) == (500, "164")
-        assert ask(insert + b"\x01\x01\x09Timestamp\x06String\x05") == (500, "33")
-        for broken in (b"DateTime64)9)", b"DateTimeX4(9)", b"Dat\xffTime64(9)"):  # never to be stored, so nothing is wrong with the store
-            assert ask(insert + block.replace(b"DateTime64(9)", broken)) == (500, "33"), broken
+        assert ask(insert + b"\x01\x01\x09Timestamp\x06String\x05") == (400, "117")
+        broken = [block.replace(b"DateTime64(9)", kind) for kind in (b"DateTime64)9)", b"DateTimeX4(9)", b"Dat\xffTime64(9)")]
+        for kind in ("[1]", "tuple(1, 'x')", "map(1, 2)", "toUUID('61f0c404-5cb3-11e7-907b-a6006ad3dba0')"):
+            broken.append(handle.query(f"SELECT {kind} AS SeverityNumber", "Native"))
+        for body in broken:  # never to be stored, so nothing is wrong with the store
+            assert ask(insert + body) == (400, "117"), body
         assert store.get("health", "/")[0] == 200
         assert ask(insert + block + b"\0" * (2 << 20)) == (500, "202")
         assert store.query("SELECT count() FROM telemetry.telemetry_events FINAL") == [[0]]
@@ -229,4 +232,4 @@ def test_what_the_interface_answers_to_an_insert(tmp_path: Path, handle: Handle,
         assert store.query("SELECT count(), sum(cost_usd) FROM telemetry.telemetry_events FINAL") == [[1, 0.5]]
         figures = store.metrics()
         assert figures['sp_telemetry_records_committed_total{signal="logs"}'] == 2
-        assert (figures["sp_telemetry_requests_rejected_total"], figures["sp_telemetry_requests_refused_total"]) == (4, 1)
+        assert (figures["sp_telemetry_requests_rejected_total"], figures["sp_telemetry_requests_refused_total"]) == (8, 1)

@@ -166,7 +166,7 @@ class _Interface:
         try:
             await intake.store_rows(statement.target, asked.data or b"")
         except Rejected as error:
-            raise refuse(33, "CANNOT_READ_ALL_DATA", f"These rows can't be stored: {str(error)[:300]}") from None
+            raise refuse(117, "INCORRECT_DATA", f"These rows can't be stored: {str(error)[:300]}") from None
         except Unavailable as error:
             raise refuse(*_UNAVAILABLE.get(error.trouble.what, _OTHER), str(error)) from None
         except Busy as error:

@@ -14,7 +14,7 @@ from sp_telemetry.store.journal import LEAST_ROOM, set_aside
 
 # Only these are about what a request says, so that it can never be stored (all that fuzzing ever met, and their kin). Any other
 # error may be the machine's, and then the sender must keep the request: memory that runs out in the middle of decoding, say.
-UNREADABLE = frozenset((0, 6, 26, 27, 32, 33, 38, 41, 50, 53, 62, 69, 70, 72, 117, 128, 130, 131, 190, 306, 349, 436, 444, 467))
+UNREADABLE = frozenset((0, 6, 26, 27, 32, 33, 38, 41, 43, 48, 50, 53, 62, 69, 70, 72, 117, 128, 130, 131, 190, 306, 349, 436, 444, 467))
 _MEMORY_LIMIT = 241
 _UNITS = {unit: 1 << 10 * power for power, unit in enumerate(("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))}
 _CHUNK = re.compile(r"attempt to allocate chunk of ([\d.]+) (\w+)\).*?maximum: ([\d.]+) (\w+)", re.DOTALL)

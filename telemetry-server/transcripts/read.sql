@@ -80,7 +80,7 @@ SELECT
     toLowCardinality(tupleElement(j, 'gitBranch')) AS branch,
     toLowCardinality(tupleElement(j, 'cwd')) AS directory
 FROM file('{lines}', 'LineAsString', 'line String')
-WHERE NOT whole OR used OR startsWith(line, '{"type":"queue-operation"')
+WHERE NOT whole AND line != '' AND line != '\r' OR used OR startsWith(line, '{"type":"queue-operation"')
     OR startsWith(line, '{"type":"') AND length(line) < 2000
         AND NOT multiSearchAny(left(line, 24), ['"user"', '"assistant"', '"system"', '"attachment"', '"progress"'])
     OR multiSearchAny(head, ['"promptId":"', '"compact_boundary"', '<command-name>/clear</command-name>'])

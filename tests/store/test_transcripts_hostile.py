@@ -101,6 +101,17 @@ def test_texts_that_were_cut_off_in_a_character_cost_their_line_nothing(running,
     assert (file, read.problems) == ([0], [])
 
 
+def test_blank_lines_are_no_lines(running, configuration, session, monkeypatch):
+    """What can't be read makes its batch be read once more, mended. There is nothing to mend."""
+    opened, stream = [], lines.stream
+    monkeypatch.setattr(lines, "stream", lambda *asked: opened.append(1) or stream(*asked))
+    configuration.session(session, [b"\n", answer(session, "1", START), b"\n", b"\r\n", answer(session, "2", START + 1), b"\n\n"])
+    configuration.bring(running.client)
+    assert outputs(running, session) == [300, 300]
+    [file] = running.query("SELECT unreadable_lines FROM telemetry.transcript_files FINAL WHERE session_id = {of:String}", of=session)
+    assert (file, len(opened)) == ([0], 1)
+
+
 def test_an_unknown_version_with_other_fields_is_read_as_far_as_it_says(running, configuration, session):
     usage = {**FULL.wire(), "thinking_tokens": 9, "by_modality": {"text": 1}}
     later = answer(session, "1", START, usage, version="9.9.9", shape=[{"deep": [1]}])

@@ -84,6 +84,27 @@ def test_a_copy_is_a_copy(handle, pipeline, session, made, table, time_ns):
     assert kept(handle, session, table) == 1
 
 
+def test_what_stands_between_may_add_to_the_surroundings_of_a_point(handle, pipeline, session):
+    """A collector's resource detection: the machine, whose point it is, the session that the resource tells."""
+    for encoding, added in itertools.product(ENCODINGS, ({}, {"host.arch": "arm64"}, {"os.type": "linux", "enduser.id": "Ada"})):
+        signal, request = metric(session, START, model="m")
+        request["resourceMetrics"][0]["resource"] = {"attributes": pairs({"service.name": "claude-code", **added})}
+        store(pipeline, encoding, signal, request)
+    attributes = request["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["sum"]["dataPoints"][0]["attributes"]
+    request["resourceMetrics"][0]["resource"]["attributes"].append(attributes.pop(0))
+    store(pipeline, "json", signal, request)
+    assert kept(handle, session, "telemetry_metrics") == 1
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_points_of_one_moment_and_two_senders_are_two(handle, pipeline, session, encoding):
+    for sender in ({"service.name": "claude-code"}, {"service.name": "other"}, {"service.name": "claude-code", "user.id": "b" * 64}):
+        signal, request = metric(session, START)
+        request["resourceMetrics"][0]["resource"] = {"attributes": pairs(sender)}
+        store(pipeline, encoding, signal, request)
+    assert kept(handle, session, "telemetry_metrics") == 3
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_points_that_differ_are_each_one(handle, pipeline, session, encoding):
     """In what their time was, when that can't be; in their attributes; and at a moment of their own."""

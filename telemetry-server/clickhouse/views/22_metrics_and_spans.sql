@@ -17,7 +17,9 @@ SELECT
     if(MetricType IN ('sum', 'gauge', 'histogram', 'exponential_histogram', 'summary'), MetricType, '') AS metric_type,
     if(AggregationTemporality IN ('delta', 'cumulative'), AggregationTemporality, '') AS temporality,
     IsMonotonic AS is_monotonic,
-    sipHash64(mapSort(w), mapSort(i), Value, Count) AS point_id, -- of what is kept: a collector may have applied the policy before
+    -- Of what is kept: a collector may have applied the policy before. And of itself and whose it is, for one may add to the resource.
+    sipHash64(w['service.name'], w['user.id'], mapSort(mapFilter((k, v) -> mapContains(Attributes, k), w)),
+              mapSort(mapFilter((k, v) -> mapContains(Attributes, k) AND k != 'session.id', i)), Value, Count) AS point_id,
     i['session.id'] AS session_id,
     if(empty(w['enduser.id']), w['user.id'], w['enduser.id']) AS user_id,
     w['user.id'] AS installation_id,

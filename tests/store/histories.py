@@ -24,8 +24,10 @@ from sp_telemetry.store.engine import Handle
 from tests.server import context
 
 MS, HOUR = 10**6, 3600 * 10**9
-SPAN = 12 * 86400 * 10**9  # longer than the longest history
-START = 1_790_000_000 * 10**9
+WEEK = 7 * 24 * HOUR
+SPAN = 2 * WEEK  # longer than the longest history
+MONDAY = 1_789_948_800 * 10**9
+START = MONDAY - 3 * MS  # each history goes on over midnight into another week, which is another partition
 KINDS = ("api_request", "api_request", "api_request", "api_error", "tool_result", "user_prompt", "hook_registered")
 WORK = [(feature, chapter) for feature in ("", "017-a", "018-b") for chapter in ("", "33-x")]
 STEPS = st.tuples(st.integers(0, 5), st.sampled_from(KINDS), st.integers(0, 4000), st.booleans())

@@ -72,7 +72,7 @@ class Remote(History):
             return
         spool = self.server.home.spool
         for event in told:
-            identity = f"{event['time_ns'] * 1000 + self.history:032x}"
+            identity = f"{event['time_ns']:016x}{event['session.id'].replace('-', '')[-16:]}"
             named = {name: event[f"context.{name}"] for name in ("feature", "chapter")}
             record = {"session_id": event["session.id"], "at_ns": event["time_ns"], "record_id": identity, **named}
             (spool / f"{event['time_ns']:020d}-{identity}.json").write_text(json.dumps(record))

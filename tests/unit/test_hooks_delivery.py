@@ -170,6 +170,12 @@ def test_the_claim_of_a_dead_hook_is_taken_over_and_a_fresh_one_respected(sessio
     assert fresh not in sent
 
 
+def test_a_claim_made_before_the_clock_was_set_back_is_taken_over(session: Session, otlp: OtlpRecorder) -> None:
+    ahead = waiting(session, 1, claim=f".{int(time.time()) + 86_400}.99999")
+    session.start()
+    assert ahead in {one["record_id"] for one in records(otlp)}
+
+
 def test_half_a_record_in_the_spool_harms_nobody(session: Session, otlp: OtlpRecorder) -> None:
     waiting(session, 1)
     (session.home / "spool" / f"{time.time_ns():020d}-half.json").write_text('{"session_id": "s')

@@ -1,6 +1,7 @@
 """What a session works on, looked at again at each hook; a record is written only when that changed.
 
-    <home>/hooks/<session>.json    the last record, what files decided, on which repository and branch (a digest), in which directory
+    <home>/hooks/<session>.json    the last record (and that it was lost), what files decided, on which repository and branch (a digest),
+                                   in which directory
 
 Of the files that were touched it is kept what they decided, and no name of theirs: the last that told a feature, the last that told a
 chapter. A chapter that a prompt names counts as one of them. They are forgotten when the branch changes. A step lasts until another
@@ -36,6 +37,7 @@ SEND_S = 0.1
 ANSWER_S = 0.03  # the server answers after it committed; a hook need not wait for that
 LATER_S = 5
 KEPT_DAYS = 30
+LOST = "can't wait: the spool can't be written; the next look tells it"
 
 
 def observe(what, call, home, shell_directory=""):
@@ -45,18 +47,18 @@ def observe(what, call, home, shell_directory=""):
         raise ValueError("no session_id")
     settings = places.Settings(home)
     redaction = names.Redaction(home)
-    state_file = os.path.join(home, "hooks", _file_name(session) + ".json")
+    state_file = _state_file(home, session)
     start = call.get("source", "") if what == "session" else ""
     found = changed = None
     writable = _writable(home)
-    with Lock(state_file[:-5] + ".lock"):
+    with Lock(_lock_of(state_file)):
         state = {} if start in ("startup", "clear") else places.read_json(state_file)
         directory = _directory(call, state)
         if not directory:
             return None
         found, told, repository = _look(what, call, state, settings, directory, redaction)
         before = _record(state.get("record"))
-        changed = None if found.same_context(before) else found
+        changed = None if found.same_context(before) and not state.get("lost") else found
         if changed is None and before is not None:
             found = before
         directory = directory if redaction.harmless(directory) else ""
@@ -95,8 +97,8 @@ def deliver(home, settings, changed, what):
     try:
         connection = wire.Connection(settings.port("otlp_http"), SEND_S)
     except OSError as error:
-        waiting.give_back([path for path, _ in sending])
-        places.log(home, what, f"the server was not reached ({type(error).__name__}); the record waits")
+        kept = _keep(waiting, sending, home)
+        places.log(home, what, f"the server was not reached ({type(error).__name__}); the record {'waits' if kept else LOST}")
         return False
     try:
         sending = [(path, _record(values)) for path, values in waiting.claim()] + mine
@@ -134,9 +136,25 @@ def _settle(connection, seconds, waiting, sending, home, what):
 
 
 def _not_taken(waiting, sending, home, what, reason):
-    waiting.give_back([path for path, _ in sending])
+    kept = _keep(waiting, sending, home)
     reason = reason if isinstance(reason, str) else type(reason).__name__
-    places.log(home, what, f"the server did not take {len(sending)} records ({reason}); they wait")
+    places.log(home, what, f"the server did not take {len(sending)} records ({reason}); {'they wait' if kept else 'one ' + LOST}")
+
+
+def _keep(waiting, sending, home):
+    """What was not sent waits. False where the disk did not take one: the next look tells what that would have told."""
+    waiting.give_back([path for path, _ in sending])
+    lost = [one for path, one in sending if not path]
+    for one in lost:
+        state_file = _state_file(home, one.session_id)
+        with Lock(_lock_of(state_file)):
+            state = places.read_json(state_file)
+            if isinstance(state.get("record"), dict) and state["record"].get("record_id") == one.record_id:
+                try:
+                    places.replace(state_file, quickjson.dumps({**state, "lost": True}))
+                except OSError:
+                    continue
+    return not lost
 
 
 def _later(work):
@@ -296,6 +314,14 @@ def _writable(home):
         return os.access(places.folder(home, "hooks"), os.W_OK)
     except OSError:
         return False
+
+
+def _state_file(home, session):
+    return os.path.join(home, "hooks", _file_name(session) + ".json")
+
+
+def _lock_of(state_file):
+    return state_file[:-5] + ".lock"
 
 
 def _file_name(session):

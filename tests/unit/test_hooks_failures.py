@@ -87,6 +87,25 @@ def test_a_full_disk(session: Session, otlp: OtlpRecorder) -> None:
     assert not [path for path in session.home.rglob("*") if path.suffix.strip(".").isdigit()]  # no drafts stay
 
 
+@pytest.mark.parametrize("spool", ["a file", "a link to nothing"])
+def test_a_record_that_can_neither_be_sent_nor_wait_is_told_at_the_next_look(session: Session, otlp: OtlpRecorder, spool: str) -> None:
+    """Else what was edited before it would be counted under the chapter before, until something else changes."""
+    session.start()
+    there, session.port = session.port, NOBODY
+    shutil.rmtree(session.home / "spool")
+    if spool == "a file":
+        (session.home / "spool").write_text("")
+    else:
+        (session.home / "spool").symlink_to(session.home / "nothing")
+    session.edit(session.cwd / "manuscript/05-part/34-costs/text.md")
+    session.hook("prompt", prompt="/plan")
+    assert "can't wait" in session.log() and "; the record waits" not in session.log()
+    session.port = there
+    for _ in range(2):
+        session.hook("prompt", prompt="go on")
+    assert [(one["chapter"], one["step"]) for one in records(otlp)] == [("", ""), ("34-costs", "plan")]
+
+
 def test_a_disk_that_hangs_ends_at_the_bound(session: Session) -> None:
     session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "1"
     session.start()

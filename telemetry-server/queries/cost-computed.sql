@@ -55,7 +55,7 @@ WITH
           AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY cityHash64(
-            bitXor(key, lacks + 2 * is_filled_in), e.service_tier, e.inference_geo,
+            bitXor(key, bitShiftLeft(toUInt64(lacks + 2 * is_filled_in), 32)), e.service_tier, e.inference_geo, -- the day is in the lowest bits
             if(has(by, 'chapter'), cityHash64(chapter_context), 0),
             if(has(by, 'feature'), cityHash64(e.feature), 0),
             if(has(by, 'user'), cityHash64(user_id), 0),

@@ -178,6 +178,23 @@ def test_where_no_own_price_of_long_prompts_holds_they_cost_what_others_do(handl
     assert handle.query(tiers) == b"12\t0\n"
 
 
+def test_requests_of_one_group_have_the_prices_of_their_days(handle: Handle, tmp_path: Path) -> None:
+    """Also those of days beside each other, of which one lacks a chapter, or was filled in and not priced then."""
+    own = tmp_path / "prices.csv"
+    days = [f"ours/m-1,2026-11-{10 + day},2026-11-{11 + day},{10**day},1" for day in range(8)]
+    own.write_text("\n".join(["model,valid_from,valid_to,input,output", *days]))
+    prices.load(handle, own)
+    rows = [
+        {"event_type": "api_request", "version": 1, "event_id": (day * 2 + lacks) * 2 + filled, "model": "ours/m-1", "session_id": SESSION,
+         "timestamp": OCTOBER_6 + (35 + day) * DAY, "input_tokens": 1_000_000, "token_count": 1_000_000,
+         "chapter_context": "" if lacks else "1-x", "source": "transcript" if filled else "otlp", "cost_usd": 0 if filled else 1}
+        for day in range(8) for lacks in range(2) for filled in range(2)
+    ]  # fmt: skip
+    handle.insert("INSERT INTO telemetry.telemetry_events", "JSONEachRow", ["\n".join(map(json.dumps, rows)).encode()])
+    group, _ = ask(handle, COSTS["computed"], "session")
+    assert (group["cost_usd"], group["unattributed"], group["reported_usd"]) == (4 * 11_111_111, 2 * 11_111_111, 16)
+
+
 def test_own_prices_name_models_as_reports_do(handle: Handle, tmp_path: Path) -> None:
     own = tmp_path / "prices.csv"
     own.write_text("model,input,output\nOurs/Private-7.5,3,4\nclaude-opus-4-5-20251101,1,5\n")

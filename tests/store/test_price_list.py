@@ -178,6 +178,25 @@ def test_where_no_own_price_of_long_prompts_holds_they_cost_what_others_do(handl
     assert handle.query(tiers) == b"12\t0\n"
 
 
+def test_a_price_holds_until_the_next_one_begins(handle: Handle, tmp_path: Path) -> None:
+    """Whoever says from when on another price holds need not say when the one before ended; and each report says the same."""
+    own = tmp_path / "prices.csv"
+    own.write_text(
+        "model,valid_from,valid_to,input,output\nours/m-1,2026-11-10,,9,9\nours/m-1,,,0,0\nours/m-1,2026-11-12,2026-11-13,5,5\n"
+        "ours/m-2,,,3,3\nOURS/M-2,,,4,4\n"  # one model under two names
+    )
+    prices.load(handle, own)
+    tenth = OCTOBER_6 + 35 * DAY
+    send(handle, *({"model": "ours/m-1", "cost_usd": 0.0, "at": tenth + day * DAY, "transcript": {}} for day in (-1, 0, 1, 2, 3)))
+    assert computed(handle) == [0.0, 9.0, 9.0, 5.0, None]
+    told = "SELECT computed_usd FROM telemetry.transcript_costs ORDER BY timestamp"
+    assert [usd for (usd,) in json.loads(handle.query(told, "JSONCompact"))["data"]] == computed(handle)
+    total = ask(handle, COSTS["computed"], "model")[-1]
+    assert (total["cost_usd"], int(total["unpriced_requests"])) == (23.0, 1)
+    assert int(ask(handle, REPORTS["cost"], "model")[-1]["unpriced_requests"]) == 4
+    assert handle.query("SELECT groupArray(input) FROM telemetry.prices WHERE model = 'ours/m-2'") == b"[4]\n"
+
+
 def test_requests_of_one_group_have_the_prices_of_their_days(handle: Handle, tmp_path: Path) -> None:
     """Also those of days beside each other, of which one lacks a chapter, or was filled in and not priced then."""
     own = tmp_path / "prices.csv"

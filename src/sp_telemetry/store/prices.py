@@ -28,15 +28,26 @@ _READ = """
               [t.input, t.output, cache_read, cache_write_5m, cache_write_1h, batch, us, web_search]), 'a price is no number from 0 on') = 0
       AND throwIf(first_day >= day_after, 'a row ends before it begins') = 0
 """
-# Where a model has prices of long prompts on some days only, such prompts cost on the others what all cost: rows of tier long that say so.
+# A price holds until the next one of its model and tier begins, so that no day has two, whoever asks. And where a model has prices of
+# long prompts on some days only, such prompts cost on the others what all cost: rows of tier long that say so.
 _LIST = """
     WITH
-        list AS ({list}),
+        list AS
+        (
+            SELECT * REPLACE (least(day_after, next_day) AS day_after) EXCEPT next_day
+            FROM
+            (
+                SELECT *, leadInFrame(first_day, 1, day_after) OVER (PARTITION BY model, tier ORDER BY first_day, day_after, input
+                    ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS next_day
+                FROM ({list})
+            )
+            WHERE first_day < next_day
+        ),
         other_days AS
         (
             SELECT
                 model, min(above_tokens) AS above, arraySort(groupArray((first_day, day_after))) AS held,
-                arrayPushFront(arrayMap(i -> arrayMax(arraySlice(held.2, 1, i)), arrayEnumerate(held)), toDate(0)) AS begin,
+                arrayPushFront(held.2, toDate(0)) AS begin,
                 arrayPushBack(held.1, toDate('2149-06-06')) AS end,
                 arrayJoin(arrayZip(begin, end)) AS days
             FROM list WHERE tier = 'long' GROUP BY model

@@ -254,6 +254,18 @@ def test_what_an_event_does_not_tell_its_transcript_does(handle: Handle) -> None
     assert computed(handle) == [pytest.approx(usd) for usd in (8.0, 4 * 0.5 * 1.1 + 0.02, 5 * 0.6 + 8 * 0.4, 5.0, 4.0)]
 
 
+def test_of_copies_of_a_request_the_most_complete_counts(handle: Handle) -> None:
+    """As for transcripts themselves, in whichever order they were read."""
+    send(handle, {}, {})
+    for number, said in enumerate([("", 90, 1), ("end_turn", 50, 3), ("end_turn", 40, 2)]):
+        of = dict(zip(("stop_reason", "output_tokens", "web_searches"), said, strict=True))
+        for request, file in ((0, number), (1, 2 - number)):
+            copy = {"file_id": str(file) * 32, "message_id": f"msg_0000{request:04d}", "request_id": f"req_0000{request:04d}", "attempts": 1,
+                    "read_at": "1.0", "timestamp": f"{OCTOBER_6 + 40 * DAY}.0", "session_id": SESSION}  # fmt: skip
+            handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", [json.dumps(copy | of).encode()])
+    assert computed(handle) == [4.03, 4.03]
+
+
 def test_each_difference_has_its_reason(handle: Handle) -> None:
     hour = {"input_tokens": 0, "cache_creation_tokens": 1_000_000, "cache_creation_1h_tokens": 1_000_000}
     send(

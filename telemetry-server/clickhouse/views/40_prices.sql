@@ -75,15 +75,17 @@ ASOF LEFT JOIN telemetry.prices AS p
 ON toString(t.price_model) = p.model AND toString(t.price_tier) = p.tier AND t.day >= p.valid_from;
 
 -- What transcripts tell of a request and its event does not: where inference ran, what was searched, and for how long caches were written
--- (events of older versions don't tell). Of its copies the most complete counts. Most requests have nothing of this.
+-- (events of older versions don't tell). Of its copies the most complete counts: sorted, for argMax takes half as long again with a tuple.
+-- Most requests have nothing of this.
 CREATE VIEW IF NOT EXISTS telemetry.told_by_transcripts AS
 SELECT
     request_id,
-    argMax((service_tier, inference_geo, web_searches, speed, cache_creation_tokens, cache_creation_1h_tokens), (stop_reason != '', output_tokens)) AS told
+    (service_tier, inference_geo, web_searches, speed, cache_creation_tokens, cache_creation_1h_tokens) AS told
 FROM telemetry.transcript_copies
 WHERE attempts = 1 AND request_id != ''
     AND (service_tier = 'batch' OR inference_geo = 'us' OR web_searches > 0 OR speed = 'fast' OR cache_creation_1h_tokens > 0)
-GROUP BY request_id;
+ORDER BY stop_reason != '' DESC, output_tokens DESC
+LIMIT 1 BY request_id;
 
 -- Each api_request with what its price depends on. any_told: where transcripts tell nothing more, their part of the plan falls away.
 CREATE VIEW IF NOT EXISTS telemetry.billed_requests AS

@@ -106,9 +106,12 @@ WITH
     (
         SELECT
             multiIf(t.there AND e.there, 'both', t.there, 'transcript', 'telemetry') AS side,
-            -- by the names that they are priced under; which model is not said may be any
-            side = 'both' AND t.model != e.model AND t.model != '' AND e.model != '' AND t.mark != 'several attempts'
-                AND telemetry_price_model(t.model) != telemetry_price_model(e.model) AS other_model,
+            -- By the names that they are priced under. Which model is not said may be any: nor does a hash say it, for there is one of each of its
+            -- names, nor a profile of Bedrock that has a name of its own.
+            side = 'both' AND t.model != e.model AND t.mark != 'several attempts'
+                AND telemetry_price_model(t.model) != telemetry_price_model(e.model)
+                AND NOT arrayExists(of -> match(of, '^(hash-[0-9a-f]{16}|other-[0-9a-f]{8}|arn:.*)?$'),
+                                    [telemetry_price_model(t.model), telemetry_price_model(e.model)]) AS other_model,
             side != 'both' OR other_model OR t.tokens != e.tokens OR isNotNull(t.usd) AND abs(e.usd - assumeNotNull(t.usd)) > 0.000001 AS found,
             if(t.there, t.id, e.id) AS id,
             if(t.there, t.session_id, e.session_id) AS session_id,

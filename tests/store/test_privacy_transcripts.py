@@ -76,6 +76,30 @@ def test_own_rules_of_attributes_hold_for_transcripts_as_for_events(tmp_path, tr
         assert running.query("SELECT max(input_tokens + output_tokens + cache_read_tokens) FROM telemetry.transcript_copies") == [[0]]
 
 
+@pytest.mark.parametrize(
+    ("said", "rule"),
+    [
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", '"model" = "hash"'), ("claude-sonnet-4-5[1m]", '"model" = "hash"'),
+        ("arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-5-20250929-v1:0", ""),
+        ("arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/x1y2z3", ""),
+    ],
+)  # fmt: skip
+def test_a_hashed_model_is_no_other_model(tmp_path, said, rule):
+    """A provider's name for it is in events alone, and of two hashes nobody knows whether they are of one model's names."""
+    of, configuration = identifier(said), Configuration(tmp_path / "claude")
+    session, lines = _session(of)
+    for line in lines:
+        line["message"]["model"] = "claude-sonnet-4-5-20250929"
+    configuration.session(of, lines[:1])
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / own.NAME).write_text(f"[attributes]\n{rule}\n")
+    with server(tmp_path / "home") as running:
+        events = [event | {"model": said, "cache_creation_1h_tokens": 6} for event in session.events()]
+        running.stored("logs", as_json(log_request(events, {})), JSON)
+        done = performed(running, configuration, session=of)
+    assert (done.count("both"), done.differing, done.clean) == (1, 0, True)
+
+
 def test_what_transcripts_said_before_comes_down_to_own_rules(tmp_path):
     of, configuration = identifier("before"), Configuration(tmp_path / "claude")
     configuration.session(of, _session(of)[1])

@@ -260,8 +260,8 @@ def test_of_copies_of_a_request_the_most_complete_counts(handle: Handle) -> None
     for number, said in enumerate([("", 90, 1), ("end_turn", 50, 3), ("end_turn", 40, 2)]):
         of = dict(zip(("stop_reason", "output_tokens", "web_searches"), said, strict=True))
         for request, file in ((0, number), (1, 2 - number)):
-            copy = {"file_id": str(file) * 32, "message_id": f"msg_0000{request:04d}", "request_id": f"req_0000{request:04d}", "attempts": 1,
-                    "read_at": "1.0", "timestamp": f"{OCTOBER_6 + 40 * DAY}.0", "session_id": SESSION}  # fmt: skip
+            copy = {"file_id": str(file) * 32, "message_id": f"msg_0000{request:04d}", "request_id": f"req_0000{request:04d}",
+                    "attempts": 1, "read_at": "1.0", "timestamp": f"{OCTOBER_6 + 40 * DAY}.0", "session_id": SESSION}  # fmt: skip
             handle.insert("INSERT INTO telemetry.transcript_copies", "JSONEachRow", [json.dumps(copy | of).encode()])
     assert computed(handle) == [4.03, 4.03]
 

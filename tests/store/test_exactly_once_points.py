@@ -85,8 +85,9 @@ def test_a_copy_is_a_copy(handle, pipeline, session, made, table, time_ns):
 
 
 def test_what_stands_between_may_add_to_the_surroundings_of_a_point(handle, pipeline, session):
-    """A collector's resource detection: the machine, whose point it is, the session that the resource tells."""
-    for encoding, added in itertools.product(ENCODINGS, ({}, {"host.arch": "arm64"}, {"os.type": "linux", "enduser.id": "Ada"})):
+    """A collector's resource detection: the machine, whose point it is, what the point says itself, the session that the resource tells."""
+    additions = ({}, {"host.arch": "arm64"}, {"os.type": "linux", "enduser.id": "Ada"}, {"model": "m"}, {"model": "other"})
+    for encoding, added in itertools.product(ENCODINGS, additions):
         signal, request = metric(session, START, model="m")
         request["resourceMetrics"][0]["resource"] = {"attributes": pairs({"service.name": "claude-code", **added})}
         store(pipeline, encoding, signal, request)

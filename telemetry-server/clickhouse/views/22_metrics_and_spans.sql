@@ -4,7 +4,7 @@
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.telemetry_metrics_mv TO telemetry.telemetry_metrics AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
-    mapConcat(Attributes, ResourceAttributes) AS a,
+    mapConcat(Attributes, mapFilter((k, v) -> NOT mapContains(Attributes, k), ResourceAttributes)) AS a,
     telemetry_words(salt, a) AS w,
     telemetry_identifiers(salt, a) AS i
 SELECT

@@ -62,15 +62,17 @@ def observe(what, call, home, shell_directory=""):
         if changed is None and before is not None:
             found = before
         directory = directory if redaction.harmless(directory) else ""
+        mine = _put(home, changed) if changed is not None else []  # before the state says that it was told: who dies in between tells it
         if changed is not None or state.get("directory") != directory:
             kept = {"record": found.as_dict(), "told": told, "at": _place(repository), "directory": directory}
             try:
                 places.replace(state_file, quickjson.dumps(kept))
             except OSError:
                 # What was sent can't be remembered, so only what happens seldom is sent.
-                changed = changed if what in ("session", "prompt") else None
+                if what not in ("session", "prompt"):
+                    places.remove(mine.pop()[0] if mine else "")
         _note_head(session, repository, shell_directory, redaction)
-    reached = deliver(home, settings, changed, what) if changed is not None or (writable and what in ("session", "prompt")) else True
+    reached = deliver(home, settings, mine, what) if mine or (writable and what in ("session", "prompt")) else True
     if what == "session":
         import opening
 
@@ -83,17 +85,23 @@ def observe(what, call, home, shell_directory=""):
     return None
 
 
-def deliver(home, settings, changed, what):
+def _put(home, changed):
+    """A new record as it is sent: with the file where it waits, '' where the disk does not take it."""
+    import spool
+
+    return [(spool.Spool(home).put(changed.as_dict()), changed)]
+
+
+def deliver(home, settings, mine, what):
     """Sends a new record with those that wait. False where nobody listens; a record that was not sent waits then."""
     import spool
 
     waiting = spool.Spool(home)
-    if changed is None and not waiting.waiting():
+    if not mine and not waiting.waiting():
         return True if what != "session" else _listens(settings)
     import wire
 
-    mine = [(waiting.put(changed.as_dict()), changed)] if changed is not None else []
-    sending = list(mine)
+    sending = mine
     try:
         connection = wire.Connection(settings.port("otlp_http"), SEND_S)
     except OSError as error:

@@ -106,6 +106,19 @@ def test_a_record_that_can_neither_be_sent_nor_wait_is_told_at_the_next_look(ses
     assert [(one["chapter"], one["step"]) for one in records(otlp)] == [("", ""), ("34-costs", "plan")]
 
 
+def test_a_hook_that_dies_after_it_wrote_the_state_has_lost_nothing(session: Session, otlp: OtlpRecorder) -> None:
+    session.start()
+    session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "1"
+    note = session.data / "heads" / session.id
+    note.unlink(missing_ok=True)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(note)  # looked at between the state and what is sent
+    session.edit(session.cwd / "manuscript/05-part/34-costs/text.md")
+    assert "gave up: Late" in session.log()
+    note.unlink()
+    assert [json.loads(file.read_text())["chapter"] for file in (session.home / "spool").iterdir()] == ["34-costs"]
+
+
 def test_a_disk_that_hangs_ends_at_the_bound(session: Session) -> None:
     session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "1"
     session.start()

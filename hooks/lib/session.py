@@ -161,7 +161,7 @@ def _keep(waiting, sending, home):
                 try:
                     places.replace(state_file, quickjson.dumps({**state, "lost": True}))
                 except OSError:
-                    continue
+                    places.remove(state_file)  # what knows nothing tells all at the next look
     return not lost
 
 

@@ -106,6 +106,23 @@ def test_a_record_that_can_neither_be_sent_nor_wait_is_told_at_the_next_look(ses
     assert [(one["chapter"], one["step"]) for one in records(otlp)] == [("", ""), ("34-costs", "plan")]
 
 
+def test_a_disk_that_takes_the_state_and_then_nothing_more(session: Session, otlp: OtlpRecorder) -> None:
+    """Neither the record nor, in the state, that it was lost."""
+    session.start()
+    state = session.home / "hooks" / f"{session.id}.json"
+    most = state.stat().st_size
+    state.unlink()
+    there, session.port = session.port, NOBODY
+    shutil.rmtree(session.home / "spool")
+    (session.home / "spool").write_text("")
+    call = {"session_id": session.id, "cwd": str(session.cwd), "hook_event_name": "session", "source": "startup"}
+    session.raw("session", json.dumps(call).encode(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+    session.port = there
+    for _ in range(2):
+        session.hook("prompt", prompt="go on")
+    assert [one["hook"] for one in records(otlp)] == ["session", "prompt"]
+
+
 def test_a_hook_that_dies_after_it_wrote_the_state_has_lost_nothing(session: Session, otlp: OtlpRecorder) -> None:
     session.start()
     session.more["SP_TELEMETRY_HOOK_PATIENCE"] = "1"

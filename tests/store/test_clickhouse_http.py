@@ -19,6 +19,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from sp_telemetry.serve import clickhouse_http, peer
 from sp_telemetry.store.engine import Engine
 from tests.store.clickhouse_server import READER_PASSWORD, WRITER_PASSWORD, Server
 
@@ -318,6 +319,26 @@ def test_a_slow_reader_holds_no_memory(server: Server) -> None:
     for connection in connections:
         connection.close()
     until(lambda: not running(server, "slow"))
+
+
+def test_who_reads_nothing_of_an_answer_for_long_holds_no_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clickhouse_http, "SLOW_READER_S", 0.5)
+    with begin(server, "SELECT number, repeat('x', 200), 'silent' FROM numbers(1e11)") as connection:
+        until(lambda: running(server, "silent"))
+        until(lambda: peer.owner(connection.getpeername(), connection.getsockname()) == peer.GONE)  # the server's end is nobody's
+    until(lambda: not running(server, "silent"))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_who_goes_before_the_answers_end_is_no_trouble_of_ours(server: Server, half: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with begin(server, "SELECT number, repeat('x', 200), 'going' FROM numbers(1e11)") as connection:
+        if half:
+            connection.shutdown(socket.SHUT_WR)
+        connection.recv(1000)
+        time.sleep(0.5)
+    until(lambda: not running(server, "going"))
+    time.sleep(0.1)
+    assert not caplog.records
 
 
 def test_a_late_error_is_marked_and_breaks_off(server: Server) -> None:

@@ -118,7 +118,9 @@ class _Interface:
             return clickhouse_reply.failure(reply, error, 401 if error.code == 516 and anonymous else None)
         except web.HTTPRequestEntityTooLarge:
             return clickhouse_reply.failure(reply, refuse(298, "QUERY_IS_TOO_LARGE", f"A request may have {limit} bytes"), 413)
-        except ConnectionResetError:  # nobody is left to answer
+        except ConnectionError:  # nobody is left to answer, or to read what is written already
+            if request.transport is not None:
+                request.transport.abort()
             return web.Response(status=499)
         except listener.OF_CLIENTS as error:  # a body that is not what its headers say
             return clickhouse_reply.failure(reply, _unreadable(error))

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve.intake import Busy, Rejected, _commit
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
@@ -271,6 +272,20 @@ def test_a_broken_json_request_is_rejected_and_can_not_swallow_its_neighbours(ha
     assert not any(isinstance(answer, Exception) for answer in kept)
     assert stored(handle, before, "cost_usd") == stored(handle, between, "cost_usd") == stored(handle, after, "cost_usd") == [[1.5]]
     assert isinstance(answers[1], Rejected)
+
+
+@pytest.mark.parametrize(("code", "found"), [(241, Busy), (117, Rejected)])
+def test_a_fault_of_ours_is_not_the_requests_because_memory_runs_out_where_it_is_looked_at_again(pipeline, monkeypatch, code, found):
+    def failing(code):
+        def fail(*_):
+            raise QueryFailed(f"Code: {code}.", code=code)
+
+        return fail
+
+    monkeypatch.setattr(pipeline, "store", failing(43))
+    monkeypatch.setattr(pipeline, "decode", failing(code))
+    [answer] = _commit(pipeline, LANES["json"], [as_json(good(session()))])
+    assert isinstance(answer, found)
 
 
 @pytest.mark.parametrize("body", [b"", b"\x0a\x00"])

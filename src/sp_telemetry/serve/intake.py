@@ -327,5 +327,6 @@ def _commit(
             return _commit(pipeline, lane, bodies[:half], True) + _commit(pipeline, lane, bodies[half:], True)
         if trouble.is_too_much(error):
             return [Rejected(TOO_MUCH)]
-        undecodable = trouble.can_never_be_stored(error) and pipeline.decodable(lane, bodies[0])
-        return [Rejected(undecodable) if undecodable else Unavailable(reason)]
+        found = pipeline.undecodable(lane, bodies[0]) if trouble.can_never_be_stored(error) else None
+        never = found is not None and trouble.can_never_be_stored(found)  # the second look may have met a fault of ours instead
+        return [Rejected(str(found)) if never else Unavailable(reason)]

@@ -204,15 +204,15 @@ class Pipeline:
             self._may_wait = self._handle.query("SELECT telemetry_path(map('file_path', '/a/file')) = ''") == b"1\n"
         return self._standing
 
-    def decodable(self, lane: Lane, body: bytes) -> str:
-        """'' when `body` is an OTLP request, else what the engine says is wrong with it."""
+    def undecodable(self, lane: Lane, body: bytes) -> QueryFailed | None:
+        """What the engine says is wrong with `body` where that can't be read as a request, or can't be read now."""
         try:
             self.decode(lane, [body])
         except QueryFailed as error:
-            return str(error)
+            return error
         finally:
             self._handle.run(f"TRUNCATE TABLE {STAGES[SHAPES[lane.signal]]}")
-        return ""
+        return None
 
     def decode(self, lane: Lane, bodies: list[bytes]) -> int:
         """Put the records of `bodies` on the lane's stage and return how many there are."""

@@ -303,6 +303,27 @@ def test_a_query_goes_on_for_a_client_that_says_no_more_and_ends_when_it_goes(se
     until(lambda: not running(server, "gone-3"))
 
 
+def test_many_clients_are_looked_for_seldom_where_to_look_takes_long(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only /proc tells: to look for as many as there may be each second took all of the server's time."""
+    owner, looks = peer.owner, []
+
+    def slowly(*ends: peer.Address) -> int | None:
+        looks.append(time.sleep(0.02))
+        return owner(*ends)
+
+    connections = [begin(server, "SELECT count() FROM numbers(1e12) WHERE NOT ignore(sipHash64(number), 'seldom')") for _ in range(30)]
+    until(lambda: running(server, "seldom") == 4)
+    monkeypatch.setattr(peer, "owner", slowly)
+    for connection in connections:
+        connection.shutdown(socket.SHUT_WR)
+    time.sleep(3)
+    assert len(looks) < 60 and running(server, "seldom") == 4
+    monkeypatch.undo()
+    for connection in connections:
+        connection.close()
+    until(lambda: not running(server, "seldom"), 10)
+
+
 def test_a_slow_reader_holds_no_memory(server: Server) -> None:
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

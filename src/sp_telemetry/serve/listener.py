@@ -26,6 +26,7 @@ CONNECTIONS = 200  # a listener
 REFUSED_AT_ONCE = 20  # connections of others that may read why
 LINGER_S = 2  # to read on after a refusal, so that the client gets to read it
 LOOK_S = 1.0  # whether a client that says no more is there still
+LOOK_SHARE = 0.2  # of the time, at most, that all looks of a listener take
 MAX_LINE = 1 << 18  # of the head: a query may stand in the address
 STRANGER = b"Refused: this listener answers to the programs of the user who runs it.\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -115,7 +116,7 @@ class Connections:
     def __init__(self, server: web.Server, other_users: bool) -> None:
         self._server = server
         self.other_users = other_users
-        self.number = self.refused = 0
+        self.number = self.refused = self.ended = 0
         self.waiting: dict[Connection, asyncio.TimerHandle] = {}
         self.receiving: dict[Connection, None] = {}
 
@@ -175,24 +176,25 @@ class Connection(web.RequestHandler):
         """Whether it stays open: who says that no more comes may wait for answers to what has arrived whole. Or has gone, which says
         no more than that; then nobody is answered."""
         idle = self._waiter is not None and not self._messages
-        if self._strange or idle or self._body is None or not self._body.is_eof() or not self._client_is_there():
+        if self._strange or idle or self._body is None or not self._body.is_eof() or not self._look_for_client():
             return False
+        self._connections.ended += not self._ended
         self._ended = True
         self._close_behind_answers()
-        asyncio.get_running_loop().call_later(LOOK_S, self._look_for_client)
         return True
 
-    def _client_is_there(self) -> bool:
-        """Not where the system doesn't tell: a query whose client has gone would run on."""
+    def _look_for_client(self) -> bool:
+        """Whether it is there; then again later, for nothing is read any more that would tell that it has gone. Not where the system
+        doesn't tell: a query whose client has gone would run on."""
+        begun = time.monotonic()
         ends = [self.transport and self.transport.get_extra_info(name) for name in ("peername", "sockname")]
-        return all(ends) and peer.owner(*ends) not in (None, peer.GONE)
-
-    def _look_for_client(self) -> None:
-        """Nothing is read any more, so nothing else tells that it has gone."""
-        if self._client_is_there():
-            asyncio.get_running_loop().call_later(LOOK_S, self._look_for_client)
+        there = all(ends) and peer.owner(*ends) not in (None, peer.GONE)
+        if there:
+            all_take = (time.monotonic() - begun) * self._connections.ended
+            asyncio.get_running_loop().call_later(max(LOOK_S, all_take / LOOK_SHARE), self._look_for_client)
         elif self.transport is not None:
             self.transport.close()
+        return there
 
     def _close_behind_answers(self) -> None:
         if self._ended and not self._messages:
@@ -225,6 +227,7 @@ class Connection(web.RequestHandler):
             self.works()
             self.receives(False)
             self._connections.number -= 1
+            self._connections.ended -= self._ended
             super().connection_lost(exc)
 
     def works(self) -> None:

@@ -19,7 +19,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from sp_telemetry.serve import clickhouse_http, peer
+from sp_telemetry.serve import clickhouse_http, listener, peer
 from sp_telemetry.store.engine import Engine
 from tests.store.clickhouse_server import READER_PASSWORD, WRITER_PASSWORD, Server
 
@@ -348,6 +348,19 @@ def test_who_reads_nothing_of_an_answer_for_long_holds_no_connection(server: Ser
         until(lambda: running(server, "silent"))
         until(lambda: peer.owner(connection.getpeername(), connection.getsockname()) == peer.GONE)  # the server's end is nobody's
     until(lambda: not running(server, "silent"))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_what_is_left_of_a_whole_answer_waits_for_who_reads_on(server: Server, monkeypatch: pytest.MonkeyPatch, reads: bool) -> None:
+    monkeypatch.setattr(listener, "KEEP_ALIVE_S", 0.3)
+    with begin(server, "SELECT repeat('x', 1000) FROM numbers(60000)", wait_end_of_query="1") as connection:
+        got = connection.recv(1000)
+        if not reads:
+            until(lambda: peer.owner(connection.getpeername(), connection.getsockname()) == peer.GONE)
+        while reads and (piece := connection.recv(1 << 18)):
+            got += piece
+            time.sleep(0.01)
+        assert not reads or len(got) > 60_000_000
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -261,4 +261,15 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             if answer or self._begun:
                 self.transport.write(answer or _LATE)
+            transport = self.transport
             self.force_close()
+            _break_off(transport)
+
+
+def _break_off(transport: asyncio.Transport, left: int = 0) -> None:
+    """A closed connection, unless more of what is written goes out: one whose client doesn't read would be there as long as that is."""
+    now = transport.get_write_buffer_size()
+    if now and now == left:
+        transport.abort()
+    elif now:
+        asyncio.get_running_loop().call_later(KEEP_ALIVE_S, _break_off, transport, now)

@@ -69,8 +69,8 @@ def observe(what, call, home, shell_directory=""):
                 places.replace(state_file, quickjson.dumps(kept))
             except OSError:
                 # What was sent can't be remembered, so only what happens seldom is sent.
-                if what not in ("session", "prompt"):
-                    places.remove(mine.pop()[0] if mine else "")
+                if mine and what not in ("session", "prompt"):
+                    places.remove(mine.pop()[0])
         _note_head(session, repository, shell_directory, redaction)
     reached = deliver(home, settings, mine, what) if mine or (writable and what in ("session", "prompt")) else True
     if what == "session":

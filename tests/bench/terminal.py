@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def terminal(client: ClaudeCode, cwd: Path, scratch: Path, **env: str) -> Iterat
     stream = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     writer = os.open(fifo, os.O_WRONLY)  # keeps the pipe open between tmux's own writers
     environment = client.environment(**env, TERM="xterm-256color")
-    start = ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "50", client.executable]
+    start = ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "50", shlex.quote(client.executable)]
     subprocess.run(start, env=environment, cwd=cwd, check=True)
     try:
         subprocess.run(["tmux", "-L", socket, "pipe-pane", "-O", f"exec cat >'{fifo}'"], check=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -271,7 +272,7 @@ def test_in_the_terminal_the_report_stands_on_the_screen(place: Place) -> None:
         "customApiKeyResponses": {"approved": ["dummy"], "rejected": []}, "theme": "dark",
     }))  # fmt: skip
     environment = place.client.environment(**place.environment, TERM="xterm-256color")
-    command = ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "40", place.client.executable]
+    command = ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "40", shlex.quote(place.client.executable)]
     subprocess.run(command, env=environment, cwd=place.book, check=True)
     try:
         until(socket, "says: 017 usage-data-collection")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_a_person_is_asked_and_sees_what_came_of_it(tmp_path: Path, version: str
         socket = f"sp-{tmp_path.name[-24:]}"
         tmux = ["tmux", "-L", socket]
         environment = machine.client.environment(**variables, TERM="xterm-256color")
-        start = [*tmux, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "50", machine.client.executable]
+        start = [*tmux, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "50", shlex.quote(machine.client.executable)]
         subprocess.run(start, env=environment, cwd=machine.book, check=True)
 
         def press(*keys: str) -> None:

@@ -38,10 +38,13 @@ class Server:
         self.environ = {**os.environ, **SETTINGS, **settings}
         self.running: service.Running | None = None
 
-    def up(self) -> Server:
+    def make(self) -> None:
         self.home.make()
         if not any(self.home.store.iterdir()):
             made_store.copy_to(self.home.store)
+
+    def up(self) -> Server:
+        self.make()
         self.running, _ = service.up(self.home, self.environ)
         return self
 

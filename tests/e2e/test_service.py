@@ -107,6 +107,7 @@ def test_everything_listens_on_loopback_alone(running):
 
 def test_two_ups_at_once_are_one_server(tmp_path):
     one, other = Server(tmp_path), Server(tmp_path)
+    one.make()  # two copies of the made store into one folder would meet
     try:
         with ThreadPoolExecutor(2) as pool:
             assert len({each.running.pid for each in pool.map(Server.up, (one, other))}) == 1

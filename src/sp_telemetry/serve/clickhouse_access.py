@@ -59,9 +59,15 @@ SETTINGS = re.compile("|".join([
 LIMITS = ("max_execution_time", "max_memory_usage", "max_result_rows", "max_result_bytes", "max_threads")
 # Among the values of an INSERT the engine would evaluate expressions: only those that have been looked at (clickhouse_run.py).
 EXPRESSIONS = ("input_format_values_interpret_expressions", "input_format_values_deduce_templates_of_expressions")
-# As the profiles in telemetry-server/clickhouse/config/users.xml: what arrived twice counts once. The last lets a session's trace read
-# only where its session is (the engine moves up only what holds for all versions of a row).
-DEFAULTS = ("final", "do_not_merge_across_partitions_select_final", "optimize_move_to_prewhere_if_final")
+# As the profiles in telemetry-server/clickhouse/config/users.xml: what arrived twice counts once. The others let a session's trace read
+# only where its session is (the engine moves up only what holds for all versions of a row), and by all threads, though it is little.
+DEFAULTS = {
+    "final": "1",
+    "do_not_merge_across_partitions_select_final": "1",
+    "optimize_move_to_prewhere_if_final": "1",
+    "merge_tree_min_rows_for_concurrent_read": "16384",
+    "merge_tree_min_bytes_for_concurrent_read": "1048576",
+}
 MAX_RESULT_ROWS = 100_000_000
 # Pieces of a statement. The largest of ours has 1,000; some chains (tables, APPLY) overflow the engine's stack at 9,000, which is its end.
 MAX_PIECES = 3000
@@ -104,7 +110,7 @@ class Access:
         """
         memory = self.query_memory_mib << 20
         limits = {"max_execution_time": self.query_timeout_s, "max_memory_usage": memory, "max_result_rows": MAX_RESULT_ROWS}
-        chosen = dict.fromkeys(DEFAULTS, "1") | dict.fromkeys(EXPRESSIONS, "0")
+        chosen = DEFAULTS | dict.fromkeys(EXPRESSIONS, "0")
         if user == READER:
             chosen |= {name: str(limit) for name, limit in limits.items()} | {"max_ast_elements": str(MAX_PIECES)}
         limits |= {"max_threads": MAX_THREADS}

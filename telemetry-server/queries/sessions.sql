@@ -44,8 +44,9 @@ WITH
                 OR if(has(by, 'user'), user_id = '', false) AS without,
             intDiv(toUnixTimestamp64Nano(timestamp), 60000000000) AS minute,
             bitXor(cityHash64(e.session_id), bitShiftRight(minute, 6)) AS stretch_key,
-            -- where times are equal, the number of the event decides (what has none, has 0 there)
-            toUnixTimestamp64Nano(timestamp) + toInt64(least(assumeNotNull(event_sequence), 999999)) AS moment
+            -- Where times are equal, the number of the event decides (what has none, has 0 there). In the lowest bits what it was.
+            4 * (toUInt64(toUnixTimestamp64Nano(timestamp)) + least(assumeNotNull(event_sequence), 999999))
+                + multiIf(event_type = 'api_error', 2, event_type = 'api_request', 1, 0) AS moment
         SELECT
             if(has(by, 'session'), toString(any(e.session_id)), '') AS session,
             any(cityHash64(e.session_id)) AS session_key,
@@ -58,9 +59,7 @@ WITH
             if(has(by, 'branch'), toString(any(e.branch)), '') AS branch,
             if(has(by, 'project'), toString(any(e.project)), '') AS project,
             groupBitOr(bitShiftLeft(toUInt64(1), bitAnd(minute, 63))) AS minutes,
-            max(moment) AS last,
-            maxIf(moment, event_type = 'api_request') AS last_request,
-            maxIf(moment, event_type = 'api_error') AS last_error,
+            if(has(by, 'session'), max(moment), 0) AS last,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
             countIf(event_type = 'user_prompt' OR begins_prompt) AS prompts,
@@ -131,9 +130,7 @@ SELECT
     multiIf(
         max(n.session) = '' OR row = 'total', '',
         max(n.last_at) > now64(9) - INTERVAL 10 MINUTE, 'open',
-        max(n.last_error) = max(n.last), 'error',
-        max(n.last_request) = max(n.last), 'answer',
-        'broken off') AS ended_by,
+        ['broken off', 'answer', 'error'][1 + bitAnd(max(n.last), 3)]) AS ended_by,
     arrayStringConcat(arrayFilter(text -> text != '', [
         if(uniqExactIf(n.session, link = 'forked') AS forks > 0, concat(toString(forks), ' forked'), ''),
         if(uniqExactIf(n.session, link = 'cleared') AS clears > 0, concat(toString(clears), ' cleared'), ''),

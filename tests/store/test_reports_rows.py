@@ -53,6 +53,28 @@ ROW = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+ENDED = {"api_error": (2, "error"), "api_request": (1, "answer"), "tool_result": (0, "broken off"), "user_prompt": (0, "broken off")}
+HAPPENED = st.tuples(st.sampled_from(["a", "b", ""]), st.integers(0, 3), st.none() | st.integers(0, 9), st.sampled_from([*ENDED]))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(happened=st.lists(HAPPENED, min_size=1))
+@example(happened=[("a", 0, 2, "api_request"), ("a", 0, None, "user_prompt"), ("a", 0, 2, "api_error")])
+def test_what_ended_a_session_is_what_came_last_in_it(
+    server: Server, client: Client, happened: list[tuple[str, int, int | None, str]]
+) -> None:
+    """Of one moment what has the higher number; of one number, or of none, an error before an answer before the rest."""
+    write(server, [
+        {"timestamp": f"2026-03-01 00:00:0{second}", "session_id": session, "event_sequence": number, "event_type": kind}
+        for session, second, number, kind in happened
+    ])  # fmt: skip
+    last: dict[str, tuple[Any, ...]] = {}
+    for session, second, number, kind in happened:
+        last[session] = max(last.get(session, ()), (second, number or 0, *ENDED[kind]))
+    shown = {row["session"]: row["ended_by"] for row in report(client, "sessions", "session").rows}
+    assert shown == {session or UNATTRIBUTED: ended[-1] if session else "" for session, ended in last.items()}
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(ROW, min_size=1, max_size=40),

@@ -76,8 +76,9 @@ class Client:
         return Answer.read(b"".join(self.stream(sql, "JSONCompact", parameters)))
 
     def insert(self, table: str, format: str, *data: bytes) -> None:
-        """Write `data`, rows in `format`, to a table of the database; pieces go one behind the other. Takes a user who may write."""
-        for _ in self.stream(f"INSERT INTO {table} FORMAT {format}", "Null", data=data):
+        """Write `data`, rows in `format`, to a table of the database; pieces go one behind the other. Takes a user who may write. Rows of
+        one key stay until they are merged, as those of several inserts do: to look for them is more than half of an insert."""
+        for _ in self.stream(f"INSERT INTO {table} FORMAT {format}", "Null", data=data, settings={"optimize_on_insert": "0"}):
             pass
 
     def stream(

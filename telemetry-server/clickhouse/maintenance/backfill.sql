@@ -106,4 +106,6 @@ LEFT JOIN present AS p ON w.event_id = p.event_id
 WHERE p.event_id = 0 OR p.said != (w.timestamp, w.session_id, w.prompt_id, w.begins_prompt, w.user_id, w.installation_id, w.project, w.branch, w.feature,
     w.chapter, w.part, w.step, w.context_source, w.model, w.cost_usd, w.input_tokens, w.output_tokens, w.cache_read_tokens, w.cache_creation_tokens,
     w.cache_creation_1h_tokens, w.request_id)
-SETTINGS do_not_merge_across_partitions_select_final = 1, min_insert_block_size_rows = 65536; -- not all rows in memory at once
+SETTINGS do_not_merge_across_partitions_select_final = 1,
+    min_insert_block_size_rows = 65536, -- not all rows in memory at once
+    optimize_on_insert = 0; -- no row is written twice, and to look for one costs as much as to write all

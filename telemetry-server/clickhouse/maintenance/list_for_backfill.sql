@@ -7,4 +7,5 @@ WHERE timestamp >= {since:DateTime64(9, 'UTC')}
     AND ((request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp'))
             AND ({by_id:Bool} OR (message_id, request_id) NOT IN (SELECT message_id, request_id FROM telemetry.alike_requests))
         OR NOT {by_id:Bool} AND (message_id, request_id) IN (SELECT message_id, request_id FROM telemetry.surplus_requests))
-    AND file_id IN (SELECT file_id FROM telemetry.transcript_files FINAL WHERE machine = {machine:String});
+    AND file_id IN (SELECT file_id FROM telemetry.transcript_files FINAL WHERE machine = {machine:String})
+SETTINGS optimize_on_insert = 0; -- no request is listed twice, so none has to be looked for

@@ -8,13 +8,20 @@ INSERT INTO telemetry.telemetry_events
      model, cost_usd, input_tokens, output_tokens, token_count, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens,
      cache_creation_1h_tokens, request_id, speed, attributes)
 WITH
-    listed AS (SELECT message_id, request_id, attempt FROM telemetry.backfilled_requests WHERE run = {run:UInt64}),
+    listed AS (SELECT * FROM telemetry.backfilled_requests WHERE run = {run:UInt64}),
     sessions AS (SELECT DISTINCT session_id FROM telemetry.backfilled_requests WHERE run = {run:UInt64}),
     begun AS -- prompts that a row begins which this run does not list, for it is older than what was asked for
     (
         SELECT prompt_id FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'transcript' AND begins_prompt
             AND event_id NOT IN (SELECT sipHash64('transcript', if(message_id != '', message_id, request_id), attempt) FROM listed)
+    ),
+    first AS -- of each prompt: moment and key of a row, as one number. A window would sort all that is written
+    (
+        SELECT min(bitShiftLeft(toUInt128(toUnixTimestamp64Nano(timestamp)), 64)
+                   + sipHash64('transcript', if(message_id != '', message_id, request_id), attempt))
+        FROM listed
+        GROUP BY prompt_key
     ),
     people AS
     (
@@ -36,7 +43,7 @@ WITH
             t.prompt_id AS prompt_id,
             prompt_id != '' AND prompt_id NOT IN (SELECT prompt_id FROM telemetry.telemetry_events WHERE event_type = 'user_prompt' AND source = 'otlp')
                 AND prompt_id NOT IN (SELECT prompt_id FROM begun)
-                AND row_number() OVER (PARTITION BY prompt_id ORDER BY timestamp, event_id) = 1 AS begins_prompt,
+                AND bitShiftLeft(toUInt128(toUnixTimestamp64Nano(timestamp)), 64) + event_id IN first AS begins_prompt,
             t.message_uuid AS message_uuid,
             coalesce(nullIf(toString(who.is.1), ''), nullIf(toString(c.person), ''),
                      nullIf(if(telemetry_taken('enduser.id'), '', telemetry_text('enduser.id', {person:String})), ''), only_installation) AS user_id,
@@ -76,7 +83,11 @@ WITH
             mapFilter((k, v) -> v != '',
                 map('cost_source', if(isNull(t.computed_usd), 'unpriced', 'computed'), 'message.id', t.message_id,
                     'agent_id', if(telemetry_taken('agent_id'), '', t.agent_id))) AS attributes
-        FROM (SELECT * FROM telemetry.transcript_costs WHERE (message_id, request_id, attempt) IN listed) AS t
+        FROM
+        (
+            SELECT * FROM telemetry.transcript_costs
+            WHERE cityHash64(message_id, request_id, attempt) IN (SELECT cityHash64(message_id, request_id, attempt) FROM listed)
+        ) AS t
         LEFT JOIN people AS who ON t.session_id = who.session_id
         LEFT JOIN (SELECT * FROM telemetry.transcript_contexts FINAL) AS x ON t.branch = x.branch AND t.directory = x.directory
         ASOF LEFT JOIN

@@ -1,7 +1,7 @@
 -- What backfill.sql is to write: the requests that only the transcripts of {machine} know, since {since}. {by_id}: each has an id of its own;
 -- looking for what is alike would take 0.2 s to find nothing. Otherwise they are those of telemetry.unreported_requests.
-INSERT INTO telemetry.backfilled_requests (session_id, request_id, message_id, attempt, run)
-SELECT session_id, request_id, message_id, attempt, {run:UInt64}
+INSERT INTO telemetry.backfilled_requests (session_id, request_id, message_id, attempt, run, prompt_key, timestamp)
+SELECT session_id, request_id, message_id, attempt, {run:UInt64}, cityHash64(prompt_id), timestamp
 FROM telemetry.transcript_requests
 WHERE timestamp >= {since:DateTime64(9, 'UTC')}
     AND ((request_id = '' OR request_id NOT IN (SELECT request_id FROM telemetry.telemetry_events WHERE event_type = 'api_request' AND source = 'otlp'))

@@ -50,7 +50,7 @@ SELECT
         -- one that has no usage, or that no model made, was not billed
         type = 'assistant' AND used AND said_model NOT IN ('', '<synthetic>') AND (message_id != '' OR request_id != '')
             -- looked at once more only where there is nothing to see: null is no usage, and the word may stand in a tool's input
-            AND (most_tokens > 0 OR JSONType({text}, 'message', 'usage') = 'Object'), 'answer',
+            AND (most_tokens > 0 OR JSONType(if(most_tokens = 0, {text}, ''), 'message', 'usage') = 'Object'), 'answer',
         type = 'user' AND position(head, '<command-name>/clear</command-name>') > 0, 'clear',
         type = 'user', 'prompt',
         type = 'system' AND tupleElement(j, 'subtype') = 'compact_boundary', 'compaction',
@@ -87,4 +87,5 @@ WHERE NOT whole AND line != '' AND line != '\r' OR used OR startsWith(line, '{"t
         AND NOT multiSearchAny(head, ['"tool_result"', '"attachment"'])
 )
 SETTINGS max_threads = 1, input_format_parallel_parsing = 0, storage_file_read_method = 'read', max_block_size = 4096,
-    input_format_max_block_size_bytes = 2000000, optimize_functions_to_subcolumns = 0
+    input_format_max_block_size_bytes = 2000000, optimize_functions_to_subcolumns = 0,
+    short_circuit_function_evaluation = 'disable' -- to take out the lines for which a condition is open costs more than to ask it of all

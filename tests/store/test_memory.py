@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sp_telemetry.serve import memory
+from sp_telemetry.store import memory
 from sp_telemetry.store.engine import Engine
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sp_telemetry.errors import QueryFailed
 from sp_telemetry.transcripts import files, lines, reading
 from tests import transcripts
 from tests.client.script import Usage
@@ -324,6 +325,35 @@ def test_each_line_keeps_its_file(running, configuration, session, monkeypatch):
         WHERE has({sessions:Array(String)}, session_id) GROUP BY session_id"""
     found = {row[0]: row[1] for row in running.query(sql, sessions="[" + ",".join(f"'{each}'" for each in names) + "]")}
     assert found == {of: [number * 10 + nth + 1 for nth in range(number % 7)] for number, of in enumerate(names) if number % 7}
+
+
+def test_a_file_is_known_only_when_its_requests_are_stored(running, configuration, session, monkeypatch):
+    """The store refuses what it is sent, somewhere in the middle: what was not stored is read the next time."""
+    monkeypatch.setattr(reading, "BATCH_BYTES", 5_000)
+    monkeypatch.setattr(reading, "SEND_BYTES", 1_000)
+    monkeypatch.setattr(reading, "SEND_FILES", 6)
+    names = [identifier(session, str(nth)) for nth in range(40)]
+    for nth, of in enumerate(names):
+        configuration.session(of, [answer(of, f"{nth}.{each}", START + each, Usage(input=4, output=nth + 1)) for each in range(5)])
+    client, inserted = running.client, []
+    insert = client.insert
+
+    def refused(table: str, *rest: Any) -> None:
+        inserted.append(table)
+        if len(inserted) == 12:
+            raise QueryFailed("The store refused: it is full.")
+        insert(table, *rest)
+
+    monkeypatch.setattr(client, "insert", refused)
+    with pytest.raises(QueryFailed):
+        configuration.bring(client)
+    of_ours = "[" + ",".join(f"'{each}'" for each in names) + "]"
+    known = "SELECT file_id FROM telemetry.transcript_files WHERE has({of:Array(String)}, session_id)"
+    stored = "SELECT uniqExact(file_id) FROM telemetry.transcript_copies WHERE file_id IN ({known})".replace("{known}", known)
+    before = len(running.query(known, of=of_ours))
+    assert 0 < before < 40 and running.query(stored, of=of_ours)[0][0] == before
+    assert configuration.bring(running.client).new == 40 - before
+    assert sorted(outputs(running, *names)) == sorted((nth + 1) for nth in range(40) for _ in range(5))
 
 
 def _audit(running: Server, configuration: Configuration) -> tuple[dict, int]:

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.serve import memory, trouble
+from sp_telemetry.serve import trouble
 from sp_telemetry.serve.intake import Intake
 from sp_telemetry.settings import Settings
-from sp_telemetry.store import maintenance
+from sp_telemetry.store import maintenance, memory
 from sp_telemetry.store.engine import Engine
 
 log = logging.getLogger("sp_telemetry")

@@ -17,6 +17,7 @@ from itertools import islice
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store.client import Client
 from sp_telemetry.store.engine import Engine, Handle, scratch
+from sp_telemetry.store.memory import release
 from sp_telemetry.store.schema import shipped
 from sp_telemetry.transcripts import lines
 from sp_telemetry.transcripts.files import Found, Transcript, machine
@@ -25,10 +26,10 @@ from sp_telemetry.transcripts.lines import LONGEST
 READER = 4  # raise it when the statements find something else in the same file: then all are read anew
 READERS = 2  # batches that are read at once, each by one thread of the engine and one that feeds it
 MEMORY_MIB = 300  # at most, for each
-BATCH_BYTES, BATCH_FILES = 80 << 20, 5_000
+BATCH_BYTES, BATCH_FILES = 160 << 20, 5_000  # the engine plans for 50 ms before it reads a batch's first line
 IDS_AT_ONCE = 1000  # parameters travel in the address, which has its limit
 SENDERS = 2  # inserts at once, each of which the server does with one thread
-SEND_BYTES = 18 << 20  # an insert costs the server 0.1 s before its first row
+SEND_BYTES, SEND_FILES = 18 << 20, 10_000  # an insert costs the server 0.1 s before its first row
 _UNREADABLE = "SELECT count() FROM lines WHERE kind = 'unreadable'"
 _KNOWN = """CREATE TEMPORARY TABLE known (file UInt32, file_id String, machine String, folder_id String, reader UInt16, size UInt64,
     modified_ns UInt64, session_id String, agent_id String, root_id String, long_lines UInt64, problem String) ENGINE = Memory"""
@@ -71,24 +72,34 @@ def bring(client: Client, found: Found, secret: str, progress: Callable[[int, in
 
 def _read_all(client: Client, stale: list[Transcript], machine: str, progress: Callable[[int, int], None]) -> None:
     with scratch() as engine, ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(SENDERS) as senders:
+        with engine.handle() as handle:
+            release(handle)  # 60 MiB that only its start took
         batches = _batches(stale)
         reading = deque((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, READERS))
         sending: deque[Future[None]] = deque()
-        waiting: list[Findings] = []
-        so_far, size = 0, sum(file.size for file in stale)
+        requests: list[bytes] = []
+        files: list[bytes] = []
+        unsent, so_far, size = 0, 0, sum(file.size for file in stale)
         while reading:
             batch, read = reading.popleft()
-            waiting += read.result()
+            for found in read.result():
+                requests += found.requests
+                files += found.files
             reading.extend((batch, readers.submit(_read_batch, engine, batch, machine)) for batch in islice(batches, 1))
             so_far += sum(file.size for file in batch)
-            if sum(len(each.requests) for each in waiting) > SEND_BYTES or not reading:
+            unsent += len(batch)
+            if sum(map(len, requests)) > SEND_BYTES or (requests and not reading):
                 if len(sending) == SENDERS:
                     sending.popleft().result()  # what waits is held in memory
-                sending.append(senders.submit(_send, client, waiting))
-                waiting = []
+                sending.append(senders.submit(client.insert, "telemetry.read_requests", "Native", *requests))
+                requests = []
+            if (unsent > SEND_FILES and not requests) or not reading:
+                for sent in sending:  # a file that is known has been read: its requests come first
+                    sent.result()
+                client.insert("telemetry.read_files", "Native", *files)
+                sending.clear()
+                files, unsent = [], 0
             progress(so_far, size)
-        for sent in sending:
-            sent.result()
 
 
 def _left_out(client: Client, machine: str, found: Found) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -134,13 +145,6 @@ def _mark_gone(client: Client, gone: list[str]) -> None:
             pass
 
 
-def _send(client: Client, findings: list[Findings]) -> None:
-    """Requests first: a file that is known has been read."""
-    if any(each.requests for each in findings):
-        client.insert("telemetry.read_requests", "Native", *(each.requests for each in findings))
-    client.insert("telemetry.read_files", "Native", *(each.files for each in findings))
-
-
 def _batches(files: list[Transcript]) -> Iterator[list[Transcript]]:
     batch: list[Transcript] = []
     size = 0
@@ -155,10 +159,10 @@ def _batches(files: list[Transcript]) -> Iterator[list[Transcript]]:
 
 @dataclass
 class Findings:
-    """Rows for telemetry.read_requests and telemetry.read_files, in Native."""
+    """Rows for telemetry.read_requests and telemetry.read_files, in Native: pieces."""
 
-    requests: bytes
-    files: bytes
+    requests: list[bytes]
+    files: list[bytes]
 
 
 def _read_batch(engine: Engine, batch: list[Transcript], machine: str) -> list[Findings]:
@@ -209,4 +213,4 @@ def _read(handle: Handle, batch: list[Transcript], machine: str, failed: dict[in
     ]
     handle.run("TRUNCATE TABLE known")  # there may be what a try before left
     handle.insert("INSERT INTO known", "JSONEachRow", [json.dumps(known).encode()])
-    return Findings(*(handle.query(shipped(f"transcripts/{rows}.sql")[0], "Native") for rows in ("requests", "files")))
+    return Findings(*(list(handle.stream(shipped(f"transcripts/{rows}.sql")[0], "Native")) for rows in ("requests", "files")))

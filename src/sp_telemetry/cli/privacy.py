@@ -16,7 +16,7 @@ from typing import Any
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.privacy import own
-from sp_telemetry.privacy.policy import ATTRIBUTES, LEVELS, TREATMENTS, Policy
+from sp_telemetry.privacy.policy import ATTRIBUTES, CONTEXT, LEVELS, TREATMENTS, Policy
 from sp_telemetry.setup.policy import describe, in_force
 
 HELP = "What is kept of each attribute, at which level, by which rules; and how to keep less."
@@ -103,7 +103,7 @@ def _check(home: Home, args: argparse.Namespace) -> int:
     rules = f"{len(policy.own_patterns)} patterns and {len(policy.own_attributes)} attribute rules of your own"
     print(f"Good: level {level}, {rules}.")
     for name, treatment in policy.own_attributes.items():
-        before = Policy(level).treatments.get(name, "nothing but its name, for it is unknown")
+        before = (Policy(level).treatments | CONTEXT).get(name, "nothing but its name, for it is unknown")
         print(f"  {name}: {TREATMENTS[treatment]}; without the rule: {TREATMENTS.get(before, before)}")
     for result in results:
         by = ", ".join(result["patterns"])

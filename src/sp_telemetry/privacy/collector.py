@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 
 from sp_telemetry.privacy.ottl import NAME_ENTRY, OTHER_ENTRY, SALT, Statements, literal
-from sp_telemetry.privacy.policy import CONTEXT, UNKNOWN_NAMES, Policy
+from sp_telemetry.privacy.policy import UNKNOWN_NAMES, Policy
 from sp_telemetry.privacy.sql import KNOWN
 
 #: the file that set-up writes; the store has the same salt
@@ -94,8 +94,7 @@ def _file_path(policy: Policy, of: str) -> list[str]:
 def _record(policy: Policy) -> list[str]:
     """A context record of the hooks."""
     made = Statements("log", policy)
-    person = "person" if policy.treatments["context.person"] == "person" else "text"
-    made.attributes(CONTEXT | {"context.person": person}, stay=["event.name"])
+    made.attributes(policy.of_records, stay=["event.name"])
     made.add(f"delete_key(log.attributes, {literal(UNKNOWN_NAMES)})", *_bare("log"))
     return made.lines
 

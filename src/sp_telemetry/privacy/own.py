@@ -24,7 +24,7 @@ from typing import Any
 
 from sp_telemetry.errors import UsageError
 from sp_telemetry.privacy.patterns import PATTERNS, Pattern
-from sp_telemetry.privacy.policy import LEVELS, Policy
+from sp_telemetry.privacy.policy import CONTEXT, LEVELS, Policy
 from sp_telemetry.privacy.redaction import quote, redacted
 
 NAME = "privacy.toml"
@@ -60,7 +60,7 @@ class Own:
     def policy(self, level: str) -> Policy:
         """These rules at `level`. Raises UsageError for a rule that keeps more of a known attribute than the level does."""
         attributes = dict(self.attributes or {})
-        kept = Policy(level).treatments
+        kept = Policy(level).treatments | CONTEXT  # of what the hooks tell, a record of theirs keeps the most
         for name, treatment in attributes.items():
             there = kept.get(name)
             if there is None or treatment == there or treatment == "drop":

@@ -189,6 +189,12 @@ class Policy:
         number = LEVELS.index(self.level)
         return {name: KEPT[kind][number] for name, kind in ATTRIBUTES.items()} | dict(self.own_attributes)
 
+    @property
+    def of_records(self) -> dict[str, str]:
+        """The same of a context record. Identifiers stay, by which it is told from a copy and belongs to its session."""
+        rules = {name: treatment for name, treatment in self.own_attributes.items() if CONTEXT.get(name) not in (None, "identifier")}
+        return CONTEXT | rules
+
     def keeps_all_of(self, other: Policy) -> bool:
         """Whether all that `other` keeps is kept by this one too. Never said of other rules of one's own, which can't be compared."""
         rules = (self.own_patterns, self.own_attributes) == (other.own_patterns, other.own_attributes)

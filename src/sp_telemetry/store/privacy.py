@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy import sql
-from sp_telemetry.privacy.policy import ATTRIBUTES, Policy
+from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.privacy.redaction import quote
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Handle
@@ -34,6 +34,19 @@ COLUMNS = {
     "status_code": "api_error_code", "error_type": "error_type", "command_name": "command_name", "command_source": "command_source",
     "tool_name": "tool_name", "decision": "decision", "decision_source": "decision_source", "enduser.id": "user_id",
 }  # fmt: skip
+#: column -> the two attributes that it may hold; which of them it was nobody knows any more
+OR_OF = {"error_type": ("error_type", "error_name"), "decision_source": ("decision_source", "source")}
+HASHES = {"user.email": "user_email_hash"} | {name: f"{name}_hash" for name in ("prompt", "response", "tool_input", "tool_parameters")}
+#: column -> the attributes whose number it holds
+NUMBERS = {
+    "cost_usd": ("cost_usd",), "input_tokens": ("input_tokens",), "output_tokens": ("output_tokens",),
+    "token_count": ("input_tokens", "output_tokens"), "cache_read_tokens": ("cache_read_tokens",),
+    "cache_creation_tokens": ("cache_creation_tokens",), "cache_creation_5m_tokens": ("cache_creation_5m_tokens",),
+    "cache_creation_1h_tokens": ("cache_creation_1h_tokens",), "duration_ms": ("duration_ms", "total_duration_ms"), "ttft_ms": ("ttft_ms",),
+    "attempt": ("attempt", "total_attempts"), "prompt_length": ("prompt_length",), "response_length": ("response_length",),
+    "tool_input_bytes": ("tool_input_size_bytes",), "tool_result_bytes": ("tool_result_size_bytes",), "api_duration_ms": ("duration_ms",),
+}  # fmt: skip
+SUMS = ("cost_usd", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "api_duration_ms")
 
 
 @dataclass(frozen=True)
@@ -113,10 +126,20 @@ class Change:
 
 def changes(policy: Policy) -> Iterator[Change]:
     """What brings each table down to `policy`, whose functions have to be in force."""
-    named = ("project", "branch", "feature", "chapter_context", "part", "workflow_step", "context_source")
+    told = {"project": "project", "branch": "branch", "feature": "feature", "chapter_context": "chapter", "part": "part",
+            "workflow_step": "step"}  # fmt: skip
+    named = {column: _told(policy, name, column) for column, name in told.items()}
     events = {column: f"w['{name}']" for name, column in COLUMNS.items()}
-    events |= {name: _redacted(name) for name in named}
+    for column, (name, other) in OR_OF.items():
+        events[column] = _other(policy, other, events[column], _other(policy, name, f"toString({column})"))
+    person = {"user_id": _person(policy, "user_id = installation_id", "w['enduser.id']")}
+    events |= named | person | {"context_source": _redacted("context_source")}
+    for column, name in (("project", "vcs.repository.name"), ("branch", "vcs.ref.head.name")):  # where no record told of it
+        if name in policy.own_attributes:
+            events[column] = f"if(context_at = 0, {_ruled(name, column)}, {events[column]})"
     events |= {name: _error(policy, name) for name in ("api_error_message", "error_message")}
+    events |= {column: "''" for name, column in HASHES.items() if policy.treatments[name] == "drop"}
+    events |= _taken(policy, *(column for column in NUMBERS if column != "api_duration_ms")) | _success(policy)
     events["attributes"] = _attributes(policy)
     events["unknown_attributes"] = "arraySort(arrayDistinct(arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)))"
     events["event_type"] = "telemetry_name(toString(event_type))"
@@ -124,34 +147,39 @@ def changes(policy: Policy) -> Iterator[Change]:
     yield _rewritten("telemetry_events", COLUMNS, events, later, key="event_type")
 
     some = {name: column for name, column in COLUMNS.items() if column in ("installation_id", "service_name", "service_version", "user_id")}
-    who = {column: f"w['{name}']" for name, column in some.items()}
+    who = {column: f"w['{name}']" for name, column in some.items()} | person
     after = {"received_at": "received_at + toIntervalNanosecond(1)"}
     metrics = who | {"unit": f"telemetry_word({SALT}, toString(unit))", "metric_name": "telemetry_name(toString(metric_name))"}
     metrics["attributes"] = _attributes(policy, whole=True)
     yield _rewritten("telemetry_metrics", some, metrics, after, key="metric_name")
     of_spans = some | {"tool_name": "tool_name", "model": "model"}
-    numbers = ", ".join(quote(name) for name, kind in ATTRIBUTES.items() if kind == "number")
+    numbers = ", ".join(quote(name) for name, treatment in policy.treatments.items() if treatment == "number")
     spans = who | {"tool_name": "w['tool_name']", "model": "w['model']", "span_name": "telemetry_name(toString(span_name))"}
-    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, numbers)}
+    spans |= {"error_message": _error(policy, "error_message"), "attributes": _attributes(policy, numbers)} | _success(policy)
     spans["events"] = "arrayMap(e -> (e.1, telemetry_name(toString(e.2))), events)"
     yield _rewritten("telemetry_spans", of_spans, spans, after)
 
-    told = ("project", "branch", "feature", "chapter", "part", "step", "directory", "spec_directory", "worktree", "feature_source",
-            "chapter_source", "hook")  # fmt: skip
-    contexts = {name: _redacted(name) for name in told} | {"person": "telemetry_text('context.person', toString(person))"}
+    records = (*told.values(), "directory", "spec_directory", "worktree", "feature_source", "chapter_source", "hook")
+    contexts = {name: _told(policy, name, name) for name in records}
+    contexts["person"] = _other(policy, "context.person", "telemetry_text('context.person', toString(person))", "toString(person)")
     yield _rewritten("session_context", {}, contexts, after)
-    lists = {name: f"arrayMap(x -> telemetry_redact(x), {name})" for name in ("branches", "features", "chapters", "steps", "models")}
-    person = {"user_id": "telemetry_text('enduser.id', toString(user_id))"}
+    lists = {f"{name}s": name for name in ("feature", "chapter", "step")} | {"branches": "branch"}
+    summaries = {column: f"arrayFilter(y -> y != '', arrayMap(x -> {_told(policy, name, 'x')}, {column}))" for column, name in lists.items()}
+    summaries["models"] = f"arrayMap(x -> {_other(policy, 'model', _redacted('x'))}, models)"
+    given = _other(policy, "enduser.id", "telemetry_text('enduser.id', toString(user_id))", "toString(user_id)")
+    person = {"user_id": _person(policy, "match(user_id, '^[0-9a-f]{64}$')", given)}  # here an installation's is known by its look alone
     version = {"service_version": _word("service.version", "service_version")}
     version["versions"] = f"arrayMap(x -> {_word('service.version', 'x')}, versions)"
-    yield _rewritten("session_summaries", {}, lists | person | version | {"project": _redacted("project")}, {"version": "version + 1"})
-    yield _usage({name: _redacted(name) for name in (*named[:4], "workflow_step", "model")} | person)
+    summaries |= person | version | {"project": named["project"]} | _taken(policy, *SUMS)
+    yield _rewritten("session_summaries", {}, summaries, {"version": "version + 1"})
+    of_usage = {column: value for column, value in named.items() if column != "part"}
+    yield _usage(of_usage | {"model": _other(policy, "model", _redacted("model"))} | person, _taken(policy, *SUMS))
 
     attributes = {"service_version": "service.version", "entrypoint": "app.entrypoint", "project": "vcs.repository.name", "branch": "vcs.ref.head.name"}
     names = ("model", "speed", "service_tier", "inference_geo", "stop_reason", *attributes, "directory")
     copies = {name: _ruled(attributes.get(name, name), name) for name in names} | {"agent_id": _redacted("agent_id")}
     counts = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens")
-    copies |= {name: f"if(telemetry_taken('{name}'), 0, {name})" for name in counts}
+    copies |= _taken(policy, *counts)
     again = {"read_at": "read_at + toIntervalNanosecond(1)"}
     yield _rewritten("transcript_copies", {}, copies, again)
     of_files = {name: _redacted(name) for name in ("agent_id", "problem")} | {"directory": _ruled("directory", "directory")}
@@ -172,6 +200,37 @@ def _ruled(name: str, column: str) -> str:
 
 def _word(name: str, column: str) -> str:
     return f"telemetry_words({SALT}, map('{name}', toString({column})))['{name}']"
+
+
+def _is_taken(policy: Policy, name: str) -> bool:
+    """Whether a rule leaves nothing of `name` itself."""
+    return policy.own_attributes.get(name, "text") != "text"
+
+
+def _other(policy: Policy, name: str, value: str, column: str = "") -> str:
+    """`value`; where a rule leaves nothing of `name` itself, `column` (or `value`) as that rule has it."""
+    return f"telemetry_ruled({SALT}, '{name}', {column or value})" if _is_taken(policy, name) else value
+
+
+def _told(policy: Policy, name: str, column: str) -> str:
+    """What a context record told: `name` in it."""
+    return _other(policy, f"context.{name}", _redacted(column), f"toString({column})")
+
+
+def _person(policy: Policy, is_installation: str, given: str) -> str:
+    """user_id: `given` in an attribute, or in a record, or else an installation's."""
+    name = _other(policy, "context.person", given)
+    of_installation = _other(policy, "user.id", "toString(user_id)")
+    return f"if({is_installation}, {of_installation}, {name})" if _is_taken(policy, "user.id") else name
+
+
+def _taken(policy: Policy, *columns: str) -> dict[str, str]:
+    """Of these columns, 0 for those of numbers that a rule takes away."""
+    return {column: "0" for column in columns if any(_is_taken(policy, name) for name in NUMBERS[column])}
+
+
+def _success(policy: Policy) -> dict[str, str]:
+    return {"success": "CAST(NULL, 'Nullable(Bool)')"} if _is_taken(policy, "success") else {}
 
 
 def _error(policy: Policy, column: str) -> str:
@@ -203,7 +262,8 @@ def _rewritten(table: str, words: dict[str, str], columns: dict[str, str], later
     w = f"telemetry_words({SALT}, map({pairs}))" if words else "map()"
     new = ", ".join(f"{value} AS new_{name}" for name, value in columns.items())
     differs = " OR ".join(
-        f"mapSort(CAST({name}, 'Map(String, String)')) != mapSort(new_{name})" if name == "attributes" else f"{name} != new_{name}"
+        f"mapSort(CAST({name}, 'Map(String, String)')) != mapSort(new_{name})" if name == "attributes"
+        else "isNotNull(success)" if name == "success" else f"{name} != new_{name}"
         for name in columns
     )
     replaced = ", ".join([*(f"new_{name} AS {name}" for name in columns), *(f"{value} AS {name}" for name, value in later.items())])
@@ -228,9 +288,9 @@ def _rewritten(table: str, words: dict[str, str], columns: dict[str, str], later
     )
 
 
-def _usage(new: dict[str, str]) -> Change:
-    """usage_hourly, whose names are its key: hours in which one changes are made anew from themselves, in one insert."""
-    differs = "(" + " OR ".join(f"{name} != {value}" for name, value in new.items()) + ")"
+def _usage(new: dict[str, str], taken: dict[str, str]) -> Change:
+    """usage_hourly, whose names are its key: hours in which one changes, or a sum is `taken`, are made anew from themselves, in one insert."""
+    differs = "(" + " OR ".join(f"{name} != {value}" for name, value in (new | taken).items()) + ")"
     sums = ["requests", "unpriced_requests", "api_errors", "prompts", "tool_calls", "tool_failures", "cost_usd", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "api_duration_ms"]  # fmt: skip
     inner = ", ".join(f"{value} AS new_{name}" for name, value in new.items())
     rows = f"SELECT *, {inner} FROM telemetry.usage_hourly FINAL WHERE hour IN (SELECT hour FROM telemetry.usage_hourly WHERE {differs})"
@@ -240,7 +300,7 @@ def _usage(new: dict[str, str]) -> Change:
         f"SELECT count() FROM telemetry.usage_hourly WHERE {differs} SETTINGS final = 0",
         (
             f"INSERT INTO telemetry.usage_hourly (hour, {', '.join(new)}, {', '.join(sums)}, version, is_deleted)"
-            f" SELECT hour, {names}, {', '.join(f'sum({name})' for name in sums)}, max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
+            f" SELECT hour, {names}, {', '.join(taken.get(name, f'sum({name})') for name in sums)}, max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
             f"ALTER TABLE telemetry.usage_hourly DELETE WHERE {differs} SETTINGS mutations_sync = 1",
         ),
         "SELECT '' WHERE 0",

@@ -2,7 +2,7 @@
 CREATE MATERIALIZED VIEW IF NOT EXISTS telemetry.session_context_mv TO telemetry.session_context AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt,
-    mapApply((k, v) -> (k, telemetry_text(k, v)), LogAttributes) AS w
+    mapApply((k, v) -> (k, if(telemetry_taken(k), telemetry_ruled(salt, k, v), telemetry_text(k, v))), LogAttributes) AS w
 SELECT
     telemetry_identifier(salt, LogAttributes['session.id']) AS session_id,
     Timestamp AS at,

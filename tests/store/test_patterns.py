@@ -123,6 +123,34 @@ def test_no_part_of_a_key_is_left(run, pattern):
         assert (core not in result and f"<{pattern.name}>" in result) or "-key>" in result, (key, result)
 
 
+def _letters(chance: random.Random, count: int, of: str = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789") -> str:
+    return "".join(chance.choices(of, k=count))
+
+
+def test_formats_that_came_in_the_last_years_are_known_whole(run):
+    """Put together here and not made from the patterns, which would find what they themselves say."""
+    chance = random.Random(2026)
+    any_, hex_ = (lambda count: _letters(chance, count)), (lambda count: _letters(chance, count, "0123456789abcdef"))
+    made_up = [
+        f"glpat-{any_(27)}.01.0a{hex_(7)}", f"glpat-{any_(40)}.1a{hex_(7)}", f"ghs_{any_(20)}_eyJ{any_(20)}.{any_(30)}.{any_(20)}",
+        f"AQ.Ab8RN6{any_(43)}", f"nvapi-{any_(64)}", f"sk_{hex_(48)}", f"crsr_{hex_(64)}", f"e2b_{hex_(40)}",
+        f"sgamp_user_{_letters(chance, 26).upper()}_{hex_(64)}", f"pylf_v1_eu_{any_(43)}", f"apify_api_{any_(36)}", f"cfut_{any_(48)}",
+        f"cfat_{any_(48)}", f"sbp_oauth_{hex_(40)}", f"dose{hex_(32)}", f"mdb_sa_sk_{any_(40)}", f"CCDB1_{any_(22)}_{any_(40)}",
+        f"4b1d{any_(38)}", f"dbtu_{any_(40)}", f"ddpat_{any_(40)}", f"xaat-{hex_(8)}-1111-4222-8333-{hex_(12)}",
+        f"sk_org_live_{any_(40)}", f"re_{any_(8)}_{any_(24)}", f"pat-eu1-{hex_(8)}-1111-4222-8333-{hex_(12)}",
+        f"ATSTT3{any_(60)}", f"ATTA{hex_(64)}", f"cmVmdGtu{any_(56)}", f"sk.eyJ1Ijoi{any_(60)}.{any_(22)}", f"dtn_{hex_(64)}",
+        f"v4.local.{any_(100)}", f"A{'A' * 21}{any_(80)}", f"EAAG{any_(160)}", f"packagist_ort_{hex_(60)}", f"polar_oat_{any_(43)}",
+        f"https://hooks.zapier.com/hooks/catch/1234567/{any_(10).lower()}/", f"AZURE_OPENAI_KEY={hex_(32)}",
+        f"https://acme.webhook.office.com/webhookb2/{hex_(8)}@{hex_(12)}/IncomingWebhook/{hex_(32)}/{hex_(12)}",
+    ]  # fmt: skip
+    results = made(run, [f"it said: {text} and more" for text in made_up])
+    left = [
+        (text, result) for text, result in zip(made_up, results, strict=True)
+        if any(text[at : at + 6] in result for at in range(len(text) - 26, len(text) - 5)) or "<" not in result
+    ]  # fmt: skip
+    assert left == []
+
+
 def test_the_word_at_the_edge_of_what_is_looked_at_is_left_out(run):
     """Half a secret is known to no pattern, so the cut before the look takes the whole word away; the cut after it takes what is left."""
     secret = "ghp_" + "a1B2c3D4" * 5

@@ -22,6 +22,10 @@ BEFORE = r"(^|[^A-Za-z0-9]|\\[nrtbf]|%[0-9A-Fa-f]{2})"
 #: what stands right behind the closing quote goes with it, so that a text once redacted stays as it is
 _VALUE = r"""(?:\\*"(?:[^"\\]|\\[^"])+\\?"?[^\s"',;&|)}\]\\]*|\\*'(?:[^'\\]|\\[^'])+\\?'?[^\s"',;&|)}\]\\]*|[^\s"',;&|)}\]\\]{3,})"""
 _SCHEME = r"(?:(?:bearer|basic|token|digest|negotiate)(?:\s|%20|\+)+)?"
+#: What stands before the path of a home, which begins there; within a path in the repository (`feature/users/x`) none does. An option's
+#: letter may, an escape or a colour. And what a home may lie in: a disk, a folder of the root, a host.
+_BEFORE_PATH = r"(^|[^A-Za-z0-9._~\\-]|\.\.|(?:^|[\s\"'=(,])-[A-Za-z]{1,8}|\\[nrtbf]|%[0-9A-Fa-f]{2}|\[[0-9;]{1,10}m)"
+_ROOT = r"(/Volumes/[^/\r\n]{1,40}|(?:^|[^A-Za-z0-9._~/\\-])/?(?:\\*/[A-Za-z0-9._+@-]+)+?|:\\*/\\*/[^\s\"'<>~]*?)"
 _IS = r"""(\\*["'`]?[ \t]*(?:=>|:=|[=:]|%3[dDaA])[ \t]*)"""
 
 
@@ -93,6 +97,14 @@ PATTERNS: tuple[Pattern, ...] = (
         source="RFC 7519, RFC 7516",
     ),
     Pattern(
+        "paseto",
+        r"v[1-4]\.(?:local|public)\.[A-Za-z0-9_-]{30,}(?:\.[A-Za-z0-9_-]*)?",
+        like=("v4.local." + "Xk9_" * 10,),
+        unlike=("v1.local.host", "v2.public.api"),
+        look=r"v[1-4]\.(?:local|public)\.[A-Za-z0-9_-]{6}",
+        source="paseto.io, version 1 to 4",
+    ),
+    Pattern(
         "cookie",
         rf"(?i){BEFORE}((?:set-)?cookie2?\\*[\"']?: ?\\*[\"']?)[^\"'\r\n\\]{{3,}}",
         r"\1\2<secret>",
@@ -104,14 +116,14 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "assigned-secret",
         rf"(?i)((?:pass[_-]?word|passwd|pass[_-]?phrase|pwd|secret)[a-z0-9_-]*|(?:account|access|shared[_-]?access|api|private|signing|"
-        rf"encryption|subscription)[_-]?key(?:[_-]?id)?|(?:auth|access|refresh|id|session|csrf|api|bot|user|service|x)?[_-]?token|"
+        rf"encryption|subscription|master|openai|app|deploy)[_-]?key(?:[_-]?id)?|client[_-]key[_-]data|(?:auth|access|refresh|id|session|csrf|api|bot|user|service|x)?[_-]?token|"
         rf"authorization|credentials?|client[_-]?secret|x-amz-(?:signature|credential|security-token)|sig(?:nature)?|otp|pin[_-]?code)"
         rf"{_IS}{_SCHEME}{_VALUE}",
         r"\1\2<secret>",
         like=(
             "password=correcthorse", "PGPASSWORD=hunter2 psql", '"client_secret": "a b c"', "Authorization: Bearer abcdefgh", "?token=abcdefgh&x",
             r"{\"api_key\":\"abc def\"}", "AccountKey=abcd==;EndpointSuffix", "password%3Dhunter2", "Pwd=hunter2;", "GITHUB_TOKEN: abcdefgh",
-            "aws_secret_access_key = abc/def+ghi",
+            "aws_secret_access_key = abc/def+ghi", "client-key-data: LS0tLS1CRUdJTg==", "AZURE_OPENAI_KEY=0123abcd", "APP_KEY=base64:abcd",
         ),
         unlike=("max_tokens=4096", "tokens: 210000", "input_tokens=12", "Unexpected token < in JSON", "the secret of good prose", "token_count=5"),
         look=r"""(?i)(?:pass|pwd|secret|key|token|authorization|credential|sig|otp|code)[a-z0-9_-]*\\*["'`]?[ \t]*(?:[=:]|%3[da])""",
@@ -154,6 +166,15 @@ PATTERNS: tuple[Pattern, ...] = (
         source="mysql(1), sshpass(1), redis-cli",
     ),
     Pattern(
+        "netrc",
+        r"((?:machine\s+[^\s]+|default)\s+login\s+[^\s]+\s+password\s+)[^\s]+",
+        r"\1<secret>",
+        like=("machine example.org login grace password hunter2",),
+        unlike=("a login and password are asked for", "machine login password"),
+        look=r"login\s+[^\s]+\s+password\s",
+        source="netrc(5)",
+    ),
+    Pattern(
         "email",
         "[A-Za-z0-9._%+\u00a1-\ufffd-]+(?:@|%40)(?:[A-Za-z0-9\u00a1-\ufffd-]+[.])+[A-Za-z\u00a1-\ufffd]{2,}",
         like=("grace.hopper@example.org", "grace%40example.co.uk", "jürgen@exämple.de"),
@@ -163,17 +184,22 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "home",
-        r"""(?i)(?:[a-z]:|/mnt/[a-z]|/cygdrive/[a-z]|/[a-z])?\\*/(?:(?:var|usr|export)/)?(?:home|users)\\*/[^/\\\s"'<>:;,()\[\]{}|&]+"""
+        rf"""(?i)(?:{_BEFORE_PATH}(?:[a-z]:|/mnt/[a-z]|/cygdrive/[a-z]|/[a-z])?|{_ROOT})\\*/(?:(?:var|usr|export)/)?(?:home|users)\\*/[^/\\\s"'<>:;,()\[\]{{}}|&]+"""
         r"""|[a-zA-Z]:\\+(?:users|documents and settings)\\+(?:[^\\/:*?"'<>|\r\n]{1,40}(\\)|[^\\/:*?"'<>|\s]+)"""
         r"""|(?:[a-z]%3a)?%(?:2f|5c)(?:home|users)%(?:2f|5c)[^%\s"'&/<>]+"""
         r"""|(^|[\s"'/\\=:(])-(?:home|users)-[a-z0-9_-]+"""
         r"""|(^|[\s"'=:(,])/root($|[/\s"',:;)])""",
-        r"\2\3~\1\4",
+        r"\1\2\4\5~\3\6",
         like=(
             "/home/gracehopper/book", "/Users/grace/x", r"C:\Users\Grace Hopper\book", r"C:\\Users\\grace\\x", "C:/Users/grace/x", "%2Fhome%2Fgrace%2Fx",
             "/mnt/c/Users/grace", "C%3A%5CUsers%5Cgrace", "/" "root/book", ".claude/projects/-home-grace-book/x", "/var/home/grace", r"\/home\/grace",
+            "gcc -I/home/grace/include", "/data/home/grace/x", "file:///home/grace/x", "sftp://host/home/grace", "../../home/grace", r"said:\n/home/grace",
+            "\x1b[31m/Users/grace", "/Volumes/Old Disk/Users/grace", "grace@host:/home/grace", "PATH=/bin:/home/grace/bin",
         ),
-        unlike=("/opt/homebrew/bin", "home/garden", "the /users page", "/usr/lib", "book/05-part", "work-home-balance"),
+        unlike=(
+            "/opt/homebrew/bin", "home/garden", "the /users page", "/usr/lib", "book/05-part", "work-home-balance", "feature/home/redesign",
+            "fix/users/login-form", "src/users/controller.ts", "./src/home/index.html", "docs\\/users\\/guide.md",
+        ),
         look=r"(?i)home|users|documents and settings|/root",
         source="hier(7), Windows known folders, Claude Code's project directories",
     ),
@@ -181,12 +207,12 @@ PATTERNS: tuple[Pattern, ...] = (
         "iban",
         rf"{BEFORE}(?:AD|AE|AL|AT|AZ|BA|BE|BG|BH|BR|BY|CH|CR|CY|CZ|DE|DK|DO|EE|EG|ES|FI|FO|FR|GB|GE|GI|GL|GR|GT|HR|HU|IE|IL|IQ|IS|IT|JO|KW|KZ|LB|LC|"
         r"LI|LT|LU|LV|LY|MC|MD|ME|MK|MR|MT|MU|NL|NO|PK|PL|PS|PT|QA|RO|RS|SA|SC|SE|SI|SK|SM|ST|SV|TL|TN|TR|UA|VA|VG|XK)"
-        r"[0-9]{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?",
+        r"[0-9]{2}(?:(?:[ -]?[A-Z0-9]{4}){3,7}(?:[ -]?[A-Z0-9]{1,3})?|(?:[ -]?[A-Z0-9]{4}){2}[ -]?[A-Z0-9]{3})",
         r"\1<iban>",
-        like=("DE89370400440532013000", "GB82 WEST 1234 5698 7654 32", "NL91 ABNA 0417 1643 00"),
-        unlike=("DE-2026", "FR12", "SE4 is a region", "BUILD2026ABCD1234"),
+        like=("DE89370400440532013000", "GB82 WEST 1234 5698 7654 32", "NL91 ABNA 0417 1643 00", "NO93 8601 1117 947"),
+        unlike=("DE-2026", "FR12", "SE4 is a region", "BUILD2026ABCD1234", "CH33-TEST-CASE", "feature/DE12-PROJ-1234", "ES2015MODULES"),
         look=r"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}",
-        source="ISO 13616, the registry's list of countries",
+        source="ISO 13616, the registry's list of countries; the shortest has 15 signs",
     ),
     Pattern(
         "card",

@@ -77,6 +77,16 @@ error = "drop"
         ("regex = 'ACME'\nunlike = ['an ACME']", "matches 'an ACME'"),
         ("regex = 'ACME'\nreplacement = '<ACME>'", "its own replacement"),
         ("regex = 'ACME'\nreplacement = '\\3'", "can't be used"),
+        ("regex = '/'", "eats ordinary text"),
+        ("regex = ' '", "eats ordinary text"),
+        ("regex = '[^ -~]'", "eats ordinary text"),
+        ("regex = '~'", "which the policy itself writes"),
+        ("regex = 'key'", "which the policy itself writes"),
+        ("regex = 'other-'", "which the policy itself writes"),
+        ("regex = 'ACME'\nreplacement = '\\0'", "puts back all"),
+        ('regex = "ACME"\nreplacement = "a\\nb"', "on one line"),
+        ("regex = '(ACME)'\nreplacement = '[\\1]'\nlike = ['an ACME']", "does not do away with 'an ACME'"),
+        ("regex = '(AC)ME'\nreplacement = '\\1ME'\nlike = ['an ACME']", "does not do away with 'an ACME'"),
         ("regex = 'ACME'\ncolour = 'red'", "unknown key"),
     ],
 )
@@ -85,6 +95,16 @@ def test_a_bad_pattern_is_refused_with_its_reason(tmp_path, run, text, reason):
         load(tmp_path, f"[patterns.mine]\n{text}", run)
     assert reason in str(refused.value)
     assert refused.value.hint
+
+
+def test_what_stands_around_a_secret_may_be_put_back(tmp_path, run):
+    text = "[patterns.user]\nregex = '(user )[^ ]+'\nreplacement = '\\1<user>'\nlike = ['a user ada']"
+    assert own.effect(load(tmp_path, text, run), "the user ada writes", run) == "the user <user> writes"
+
+
+def test_a_rule_of_what_hooks_tell_is_allowed_to_keep_less(tmp_path, run):
+    policy = load(tmp_path, "[attributes]\n'context.branch' = 'hash'\n'context.person' = 'drop'", run, "strict")
+    assert (policy.of_records["context.branch"], policy.of_records["context.person"]) == ("hash", "drop")
 
 
 @pytest.mark.parametrize(

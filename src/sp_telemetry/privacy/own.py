@@ -40,7 +40,10 @@ ORDINARY = (
     "agent:builtin:general-purpose",
     "PostToolUse:Write", "2.1.330", "ShellError", "main", "017-usage-data-collection", "33-agent-telemetry",
     "implement", "rate_limit", "overloaded", "529", "linux", "242f01d1-9a53-496a-adcd-b26aa1573fb1", "req_011CSHoEeqs5C35K2UUqR7Fy",
+    "specs/017-usage-data-collection/spec.md", "File has not been read yet. Read it first.", "überarbeitet",
 )  # fmt: skip
+#: What the policy itself writes; a pattern that matches it would make something else of what is stored each time that it is applied.
+WRITTEN = (*(re.sub(r"\\[0-9]", "", pattern.text) for pattern in PATTERNS), "unnamed", "other-0123abcd", "hash-0123456789abcdef")
 _BACKTRACKING = (
     (re.compile(r"\(\?<?[=!]"), "looks around itself"),
     (re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?P=|\\[gk][<{]"), "refers back to what it matched"),
@@ -106,6 +109,11 @@ def _pattern(file: Path, name: str, table: Any) -> Pattern:
         raise UsageError(f"{where}: regex has to be a text of 1 to {LONGEST} characters.", HINT)
     if not isinstance(replacement, str) or len(replacement) > 100:
         raise UsageError(f"{where}: replacement has to be a text of at most 100 characters.", HINT)
+    if not replacement.isprintable():
+        raise UsageError(f"{where}: the replacement {replacement!r} has to stay on one line, without control characters.", HINT)
+    if r"\0" in replacement:
+        what = f"{where}: the replacement {replacement!r} puts back all that was matched."
+        raise UsageError(what, "Match what stands around it too, in groups, and put that back: '\\1<…>\\2'.")
     samples = [table.get(key, []) for key in ("like", "unlike")]
     if not all(isinstance(list_, list) and all(isinstance(each, str) for each in list_) for list_ in samples):
         raise UsageError(f"{where}: like and unlike have to be lists of texts.", HINT)
@@ -133,7 +141,7 @@ def prove(patterns: Iterable[Pattern], run: Run) -> None:
             if getattr(error, "code", 0) not in OF_A_PATTERN:
                 raise
             raise UsageError(f"{where} can't be compiled: {_reason(str(error))}", HINT) from None
-        texts = ("", *ORDINARY, *pattern.like, *pattern.unlike)
+        texts = ("", *ORDINARY, *WRITTEN, *pattern.like, *pattern.unlike)
         found = (
             run(f"SELECT arrayStringConcat(arrayMap(s -> toString(match(s, {regex})), [{', '.join(map(quote, texts))}]))").decode().strip()
         )
@@ -146,6 +154,9 @@ def prove(patterns: Iterable[Pattern], run: Run) -> None:
             if text in matched:
                 what = f"{where} eats ordinary text: it matches {text!r}, which Claude Code itself says."
                 raise UsageError(what, "Let it need more of what it is meant for.")
+        for text in WRITTEN:
+            if text in matched:
+                raise UsageError(f"{where} matches {text!r}, which the policy itself writes.", "Let it need more of what it is meant for.")
         for text in pattern.like:
             if text not in matched:
                 raise UsageError(f"{where} does not match {text!r}, which stands under `like`.", HINT)
@@ -160,6 +171,12 @@ def prove(patterns: Iterable[Pattern], run: Run) -> None:
             raise UsageError(f"{where}: the replacement {pattern.text!r} can't be used: {_reason(str(error))}", HINT) from None
         if again == b"1" and "\\" not in pattern.text:
             raise UsageError(f"{where} matches its own replacement {pattern.text!r}.", "Choose a replacement that it does not match.")
+        likes, made = f"[{', '.join(map(quote, pattern.like))}]", f"replaceRegexpAll(s, {regex}, {quote(pattern.text)})"
+        still = f"arrayMap((s, l) -> toString(s = l OR {made} != s), arrayMap(s -> {made}, {likes}), {likes})"
+        for text, hit in zip(pattern.like, run(f"SELECT arrayStringConcat({still})").decode().strip() if pattern.like else "", strict=True):
+            if hit == "1":
+                what = f"{where} does not do away with {text!r}: applied again it makes something else of it, or it changes nothing."
+                raise UsageError(what, "Put back only what stands around it.")
 
 
 def _reason(text: str) -> str:

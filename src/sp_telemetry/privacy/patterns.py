@@ -115,7 +115,7 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "assigned-secret",
-        rf"(?i)((?:pass[_-]?word|passwd|pass[_-]?phrase|pwd|secret)[a-z0-9_-]*|(?:account|access|shared[_-]?access|api|private|signing|"
+        rf"(?i)((?:pass[_-]?(?:word|phrase|code|key)|passwd|passwort|kennwort|pwd|secret)[a-z0-9_-]*|[_.]pass|(?:account|auth|access|shared[_-]?access|api|private|signing|"
         rf"encryption|subscription|master|openai|app|deploy)[_-]?key(?:[_-]?id)?|client[_-]key[_-]data|(?:auth|access|refresh|id|session|csrf|api|bot|user|service|x)?[_-]?token|"
         rf"authorization|credentials?|client[_-]?secret|x-amz-(?:signature|credential|security-token)|sig(?:nature)?|otp|pin[_-]?code)"
         rf"{_IS}{_SCHEME}{_VALUE}",
@@ -123,10 +123,10 @@ PATTERNS: tuple[Pattern, ...] = (
         like=(
             "password=correcthorse", "PGPASSWORD=hunter2 psql", '"client_secret": "a b c"', "Authorization: Bearer abcdefgh", "?token=abcdefgh&x",
             r"{\"api_key\":\"abc def\"}", "AccountKey=abcd==;EndpointSuffix", "password%3Dhunter2", "Pwd=hunter2;", "GITHUB_TOKEN: abcdefgh",
-            "aws_secret_access_key = abc/def+ghi", "client-key-data: LS0tLS1CRUdJTg==", "AZURE_OPENAI_KEY=0123abcd", "APP_KEY=base64:abcd",
+            "aws_secret_access_key = abc/def+ghi", "DB_PASS=hunter2", "smtp.pass: hunter2", "X-Auth-Key: abcdef", "client-key-data: LS0tLS1CRUdJTg==", "AZURE_OPENAI_KEY=0123abcd", "APP_KEY=base64:abcd",
         ),
         unlike=("max_tokens=4096", "tokens: 210000", "input_tokens=12", "Unexpected token < in JSON", "the secret of good prose", "token_count=5"),
-        look=r"""(?i)(?:pass|pwd|secret|key|token|authorization|credential|sig|otp|code)[a-z0-9_-]*\\*["'`]?[ \t]*(?:[=:]|%3[da])""",
+        look=r"""(?i)(?:pass|kennwort|pwd|secret|key|token|authorization|credential|sig|otp|code)[a-z0-9_-]*\\*["'`]?[ \t]*(?:[=:]|%3[da])""",
         source="names that configuration files, headers and environments use",
     ),
     Pattern(
@@ -140,11 +140,12 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "option-secret",
-        rf"(?i)((?:^|[\s\"'`=])--?(?:[a-z]+-)*(?:password|passwd|passphrase|secret|token|api-?key|access-?key)(?:[ \t]+|=)){_VALUE}",
+        rf"(?i)((?:^|[\s\"'`=])--?(?:[a-z0-9]+[_-])*(?:(?:store|key)?pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|secret|auth|private)[_-]?key)(?:[ \t]+|=))"
+        rf"{_VALUE}",
         r"\1<secret>",
-        like=("login --password hunter2", "x --api-key=abcdef", 'y --token "a b"'),
-        unlike=("--password-stdin", "--max-tokens 5"),
-        look=r"(?i)-[a-z-]*(?:pass|secret|token|key)[a-z-]*[ \t=]",
+        like=("login --password hunter2", "x --api-key=abcdef", 'y --token "a b"', "z --openai_api_key abcdef", "keytool -storepass hunter2", "x --pass hunter2"),
+        unlike=("--password-stdin", "--max-tokens 5", "--pass-with-no-tests yes", "--by-passing on"),
+        look=r"(?i)-[a-z0-9_-]*(?:pass|pwd|secret|token|key)[a-z]*[ \t=]",
         source="command lines",
     ),
     Pattern(
@@ -158,12 +159,35 @@ PATTERNS: tuple[Pattern, ...] = (
     ),
     Pattern(
         "option-p",
-        r"""((?:mysql|mysqldump|mysqladmin|mariadb|sshpass|mongo|mongosh|psql|redis-cli|ldapsearch)[ \t](?:[^|;&\n]*[ \t])?-[pwa][ \t]?)[^\s"'-][^\s]*""",
+        r"""((?:mysql|mysqldump|mysqladmin|mariadb|sshpass|mongo|mongosh|psql|redis-cli|ldapsearch)[ \t](?:[^|;&\n]*[ \t])?-[pwa][ \t]?"""
+        r"""|(?:docker|podman|helm|az|oc|skopeo)[ \t](?:[^|;&\n]*[ \t])?login[ \t](?:[^|;&\n]*[ \t])?-p[ \t]?|zip[ \t](?:[^|;&\n]*[ \t])?-P[ \t]?"""
+        r"""|7za?[ \t](?:[^|;&\n]*[ \t])?-p|-pass(?:in|out)?[ \t]+pass:)(?:\\*"[^"]+"[^\s]*|\\*'[^']+'[^\s]*|[^\s"'-][^\s]*)""",
         r"\1<secret>",
-        like=("mysql -u root -phunter2 book", "sshpass -p hunter2 ssh x", "redis-cli -a hunter2"),
-        unlike=("mkdir -p a/b", "cp -p a b"),
-        look=r"(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|mongo|mongosh|psql|redis-cli|ldapsearch)[ \t]",
-        source="mysql(1), sshpass(1), redis-cli",
+        like=(
+            "mysql -u root -phunter2 book", "sshpass -p hunter2 ssh x", "redis-cli -a hunter2", "mysql -p'hunter 2' book", "7z x -phunter2 a.7z",
+            "docker login -u ada -p hunter2 example.org", "openssl rsa -passin pass:hunter2", "zip -P hunter2 a.zip b",
+        ),
+        unlike=("mkdir -p a/b", "cp -p a b", "docker run -p 8080:80 x", "docker login --password-stdin", "unzip -p a.zip"),
+        look=r"(?:mysql|mysqldump|mysqladmin|mariadb|sshpass|mongo|mongosh|psql|redis-cli|ldapsearch|login|zip|7za?)[ \t]|-pass(?:in|out)?[ \t]+pass:",
+        source="mysql(1), sshpass(1), redis-cli, docker-login(1), openssl-passphrase-options(1), zip(1), 7z(1)",
+    ),
+    Pattern(
+        "sql-password",
+        r"""(?i)((?:identified[ \t]+(?:with[ \t]+[a-z0-9_]+[ \t]+)?by|password)[ \t]+)(?:\\*'[^']+'|\\*"[^"]+")""",
+        r"\1<secret>",
+        like=("CREATE USER ada IDENTIFIED WITH sha256_password BY 'hunter2'", "ALTER ROLE ada PASSWORD 'hunter2'"),
+        unlike=("identified by name", "the password is long"),
+        look=r"(?i)(?:by|password)[ \t]+\\*[\"']",
+        source="CREATE USER of PostgreSQL, MySQL, ClickHouse",
+    ),
+    Pattern(
+        "element-secret",
+        r"(?i)(<[a-z0-9._:-]*(?:pass(?:word|wd|phrase)|pwd|secret|token|api[_-]?key)>)[^<]+(</)",
+        r"\1<secret>\2",
+        like=("<password>hunter2</password>", "<ns:clientSecret>abc</ns:clientSecret>"),
+        unlike=("<password>", "<password></password>", "password=<secret>; more"),
+        look=r"(?i)(?:pass(?:word|wd|phrase)|pwd|secret|token|key)>[^<]+</",
+        source="XML: settings of Maven, web.config",
     ),
     Pattern(
         "netrc",
@@ -185,9 +209,9 @@ PATTERNS: tuple[Pattern, ...] = (
     Pattern(
         "home",
         rf"""(?i)(?:{_BEFORE_PATH}(?:[a-z]:|/mnt/[a-z]|/cygdrive/[a-z]|/[a-z])?|{_ROOT})\\*/(?:(?:var|usr|export)/)?(?:home|users)\\*/[^/\\\s"'<>:;,()\[\]{{}}|&]+"""
-        r"""|[a-zA-Z]:\\+(?:users|documents and settings)\\+(?:[^\\/:*?"'<>|\r\n]{1,40}(\\)|[^\\/:*?"'<>|\s]+)"""
+        r"""|(?:[a-zA-Z]:|\\\\+[^\\\s"'<>|]+)\\+(?:users|documents and settings)\\+(?:[^\\/:*?"'<>|\r\n]{1,40}(\\)|[^\\/:*?"'<>|\s]+)"""
         r"""|(?:[a-z]%3a)?%(?:2f|5c)(?:home|users)%(?:2f|5c)[^%\s"'&/<>]+"""
-        r"""|(^|[\s"'/\\=:(])-(?:home|users)-[a-z0-9_-]+"""
+        r"""|(^|[\s"'/\\=:(])(?:[a-z]-|-mnt-[a-z]|-var)?-(?:home|users)-[a-z0-9_-]+"""
         r"""|(^|[\s"'=:(,])/root($|[/\s"',:;)])""",
         r"\1\2\4\5~\3\6",
         like=(
@@ -195,6 +219,7 @@ PATTERNS: tuple[Pattern, ...] = (
             "/mnt/c/Users/grace", "C%3A%5CUsers%5Cgrace", "/" "root/book", ".claude/projects/-home-grace-book/x", "/var/home/grace", r"\/home\/grace",
             "gcc -I/home/grace/include", "/data/home/grace/x", "file:///home/grace/x", "sftp://host/home/grace", "../../home/grace", r"said:\n/home/grace",
             "\x1b[31m/Users/grace", "/Volumes/Old Disk/Users/grace", "grace@host:/home/grace", "PATH=/bin:/home/grace/bin",
+            ".claude/projects/C--Users-grace-book", "-mnt-c-Users-grace-book", r"\\\\files\\Users\\grace\\x",
         ),
         unlike=(
             "/opt/homebrew/bin", "home/garden", "the /users page", "/usr/lib", "book/05-part", "work-home-balance", "feature/home/redesign",

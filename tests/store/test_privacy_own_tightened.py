@@ -45,6 +45,8 @@ def _store(handle: Handle) -> None:
     pipeline.store(Lane("logs", "json"), [as_json(log_request(events))])
     pipeline.store(Lane("traces", "json"), [as_json({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})])
     pipeline.store(Lane("metrics", "json"), [as_json({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]})])
+    decided = {name: TOLD[name] for name in ("project", "branch", "feature", "chapter", "part", "directory")}
+    handle.insert("INSERT INTO telemetry.read_contexts", "JSONEachRow", [json.dumps(decided).encode()])
     maintenance.summarise(handle, 0)
 
 
@@ -59,7 +61,7 @@ def _rows(handle: Handle) -> dict[str, list[Any]]:
 @pytest.mark.parametrize(("level", "treatment"), [("full", "drop"), ("strict", "hash")])
 def test_what_is_stored_comes_down_to_rules_of_attributes(tmp_path: Path, level: str, treatment: str) -> None:
     rules = own.Own((), {name: "drop" if isinstance(SAID.get(name), (int, float)) else treatment for name in RULED}).policy(level)
-    results = []
+    results, decided = [], []
     for first in (Policy(level), rules):
         engine = Engine(tmp_path / str(len(results)))
         with engine.handle() as handle:
@@ -68,12 +70,15 @@ def test_what_is_stored_comes_down_to_rules_of_attributes(tmp_path: Path, level:
             _store(handle)
             if stored.enforce(handle, rules):  # the second time they have been in force from the start
                 pending = stored.pending(handle, rules)
-                assert all(pending[table] for table in TABLES)
+                assert all(pending[table] for table in TABLES) and pending["transcript_contexts"]
                 assert stored.tighten(handle, rules) == pending
             assert not any(stored.pending(handle, rules).values())
             results.append(_rows(handle))
+            decided.append(handle.query("SELECT feature, chapter, part FROM telemetry.transcript_contexts FINAL").decode())
         engine.close()
     assert results[0] == results[1]
+    assert decided[0] == ""  # made anew when it is needed
+    assert "33-y" not in decided[1] and "017-x" not in decided[1]
     for text in ("Ada", "book", "33-y", "claude-sonnet", "0a" * 32, "017-x"):
         assert text not in json.dumps(results[1]), text
 

@@ -185,7 +185,7 @@ def changes(policy: Policy) -> Iterator[Change]:
     of_files = {name: _redacted(name) for name in ("agent_id", "problem")} | {"directory": _ruled("directory", "directory")}
     yield _rewritten("transcript_files", {}, of_files, again)
     decided = {name: copies[name] for name in ("branch", "directory", "project")}
-    yield _forgotten("transcript_contexts", decided | {name: _redacted(name) for name in ("feature", "chapter", "part")})
+    yield _forgotten("transcript_contexts", decided | {name: _told(policy, name, name) for name in ("feature", "chapter", "part")})
     found = {column: _word(name, column) for name, column in COLUMNS.items() if column in ("model", "service_version", "query_source")}
     yield _updated("audit_findings", found | {"agent_id": _redacted("agent_id")})
 

@@ -113,9 +113,9 @@ SELECT
     telemetry_ruled(salt, 'directory', telemetry_redact(r.directory)) AS directory,
     now64(9) AS decided_at,
     telemetry_ruled(salt, 'vcs.repository.name', telemetry_redact(r.project)) AS project,
-    telemetry_redact(r.feature) AS feature,
-    telemetry_redact(r.chapter) AS chapter,
-    telemetry_redact(r.part) AS part,
+    telemetry_ruled(salt, 'context.feature', telemetry_redact(r.feature)) AS feature,
+    telemetry_ruled(salt, 'context.chapter', telemetry_redact(r.chapter)) AS chapter,
+    telemetry_ruled(salt, 'context.part', telemetry_redact(r.part)) AS part,
     r.feature_source AS feature_source,
     r.chapter_source AS chapter_source,
     r.confidence AS confidence

@@ -58,7 +58,7 @@ MARKS = (
     ('neon-key', 14, (('api_', 'pg_'), ('n',)), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:napi_[A-Za-z0-9]{30,}|npg_[A-Za-z0-9]{10,})', '\\1<neon-key>', ''),
     ('mongodb-atlas-key', 40, (('mdb_sa_sk_',),), 'mdb_sa_sk_[A-Za-z0-9_-]{30,}', '<mongodb-atlas-key>', ''),
     ('cockroachdb-key', 53, (('ccdb0_',), ('_',)), 'CCDB1_[A-Za-z0-9]{16,}_[A-Za-z0-9]{30,}', '<cockroachdb-key>', ''),
-    ('clickhouse-cloud-key', 42, (('0b0d',),), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:4b1d[A-Za-z0-9]{38})', '\\1<clickhouse-cloud-key>', ''),
+    ('clickhouse-cloud-key', 42, (('0b0d',),), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:4b1d[A-Za-z0-9]{38}\\b)', '\\1<clickhouse-cloud-key>', ''),
     ('databricks-key', 36, (('dapi', 'dose'),), '(?:dapi|dose)[0-9a-fA-F]{32}', '<databricks-key>', ''),
     ('tailscale-key', 18, (('tskey-',), ('-',)), 'tskey-[a-z]+-[A-Za-z0-9-]{10,}', '<tailscale-key>', ''),
     ('doppler-key', 26, (('dp.audit.', 'dp.ct.', 'dp.pt.', 'dp.sa.', 'dp.scim.', 'dp.st.'),), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:dp\\.(?:pt|st|ct|sa|scim|audit)\\.[A-Za-z0-9._-]{20,})', '\\1<doppler-key>', ''),

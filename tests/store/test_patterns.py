@@ -149,6 +149,8 @@ def test_formats_that_came_in_the_last_years_are_known_whole(run):
         if any(text[at : at + 6] in result for at in range(len(text) - 26, len(text) - 5)) or "<" not in result
     ]  # fmt: skip
     assert left == []
+    digest = f"4b1d{hex_(60)}"
+    assert made(run, [digest]) == [digest]  # an installation's user.id, say
 
 
 def test_the_word_at_the_edge_of_what_is_looked_at_is_left_out(run):

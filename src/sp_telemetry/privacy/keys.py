@@ -74,7 +74,7 @@ KEYS: tuple[Key, ...] = (
     Key("Neon", rf"napi_{N}{{30,}}|npg_{N}{{10,}}", "neon.tech/docs, API keys", True),
     Key("MongoDB Atlas", rf"mdb_sa_sk_{W}{{30,}}", "mongodb.com/docs/atlas, service accounts"),
     Key("CockroachDB", rf"CCDB1_{N}{{16,}}_{N}{{30,}}", "cockroachlabs.com/docs, service accounts"),
-    Key("ClickHouse Cloud", rf"4b1d{N}{{38}}", "clickhouse.com/docs/cloud, API keys", True),
+    Key("ClickHouse Cloud", rf"4b1d{N}{{38}}\b", "clickhouse.com/docs/cloud, API keys", True),
     Key("Databricks", rf"(?:dapi|dose){H}{{32}}", "docs.databricks.com, personal access tokens, OAuth secrets"),
     Key("Tailscale", r"tskey-[a-z]+-[A-Za-z0-9-]{10,}", "tailscale.com/kb, keys"),
     Key("Doppler", r"dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9._-]{20,}", "docs.doppler.com, token formats", True),

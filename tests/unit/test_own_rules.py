@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sp_telemetry.errors import UsageError
-from sp_telemetry.privacy import own, table
+from sp_telemetry.privacy import own, sql, table
 from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
 from tests.conftest import ROOT
 
@@ -123,6 +124,17 @@ def test_a_bad_file_is_refused_with_its_reason(tmp_path, run, text, reason):
     with pytest.raises(UsageError) as refused:
         load(tmp_path, text, run, "strict")
     assert reason in str(refused.value)
+
+
+def test_patterns_that_no_statement_can_hold_are_refused(tmp_path, run):
+    table = "[patterns.p{}]\nregex = '{}'\n"
+    most = [r"ACME" + r"\." * 998] * 15  # the longest there may be, of what is doubled in SQL
+    policy = load(tmp_path, "".join(map(table.format, range(15), most)), run, "strict")
+    largest = max(schema.statements(sql.render(policy)), key=len)
+    run(largest)
+    assert 150_000 < len(largest) < 1 << 18 and own.effect(policy, "ACME" + "." * 998, run) == "<p0>"
+    with pytest.raises(UsageError, match=r"32,000 bytes together; allowed are 30,000"):
+        load(tmp_path, "".join(map(table.format, range(16), [*most, most[0]])), run)
 
 
 @pytest.mark.checkout

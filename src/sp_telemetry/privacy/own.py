@@ -31,6 +31,7 @@ NAME = "privacy.toml"
 HINT = "`sp-telemetry privacy check` explains each rule; docs/privacy.md says what a rule may be."
 MOST_PATTERNS = 100
 LONGEST = 2000
+MOST_BYTES = 30_000  # of all together: a statement holds each three times, its backslashes doubled, and the engine takes one of 256 kB
 OF_A_PATTERN = (36, 427, 447)  # the engine's errors that a pattern is to blame for; memory that ran out, say, makes none a bad one
 #: what a known attribute may be made by a rule, from the tightest; an unknown one may also be kept as text
 TIGHTER = ("drop", "hash")
@@ -92,7 +93,11 @@ def read(file: Path) -> Own:
     for name, treatment in attributes.items():
         if treatment not in (*TIGHTER, "text"):
             raise UsageError(f"{file}: [attributes] {name!r} is {treatment!r}; allowed are drop, hash, text.", HINT)
-    return Own(tuple(_pattern(file, name, table) for name, table in patterns.items()), attributes)
+    own = Own(tuple(_pattern(file, name, table) for name, table in patterns.items()), attributes)
+    if (size := sum(len(pattern.regex.encode()) for pattern in own.patterns)) > MOST_BYTES:
+        what = f"{file}: the patterns have {size:,} bytes together; allowed are {MOST_BYTES:,}."
+        raise UsageError(what, "Shorten some, or leave them out.")
+    return own
 
 
 def _pattern(file: Path, name: str, table: Any) -> Pattern:

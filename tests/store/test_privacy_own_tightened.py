@@ -83,6 +83,19 @@ def test_what_is_stored_comes_down_to_rules_of_attributes(tmp_path: Path, level:
         assert text not in json.dumps(results[1]), text
 
 
+@pytest.mark.parametrize(("treatment", "kept"), [("drop", ""), ("hash", "hash-")])
+def test_a_rule_of_errors_holds_for_what_a_span_says_of_one(tmp_path: Path, treatment: str, kept: str) -> None:
+    policy = own.Own((), {"error": treatment}).policy("standard")
+    engine = Engine(tmp_path)
+    with engine.handle() as handle:
+        schema.migrate(handle, privacy=privacy.render(policy))
+        span = {"name": "claude_code.tool", "startTimeUnixNano": str(START), "endTimeUnixNano": str(START), "status": {"message": "zebra"}}
+        Pipeline(handle).store(Lane("traces", "json"), [as_json({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})])
+        said = handle.query("SELECT error_message FROM telemetry.telemetry_spans").decode().strip()
+    engine.close()
+    assert said[:5] == kept and "zebra" not in said
+
+
 def test_a_rule_of_what_hooks_tell_may_keep_less_and_no_more(tmp_path: Path) -> None:
     assert own.Own((), {"context.branch": "hash"}).policy("strict").of_records == CONTEXT | {"context.branch": "hash"}
     assert own.Own((), {"context.record_id": "drop"}).policy("strict").of_records == CONTEXT

@@ -139,7 +139,9 @@ def _span(policy: Policy) -> list[str]:
         policy.treatments, texts=_unless_strict(policy, {NAME_ENTRY: "span.name", OTHER_ENTRY: "span.status.message"}), hashes=False
     )
     made.check_name("span.name")
-    if policy.level == "strict":
+    if policy.own_attributes.get("error", "text") != "text":
+        made.add('set(span.status.message, "")')
+    elif policy.level == "strict":
         made.phrases("span.status.message")
     else:
         made.add(f"set(span.status.message, {made.cached('text', OTHER_ENTRY)})")

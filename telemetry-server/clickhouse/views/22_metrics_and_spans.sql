@@ -64,7 +64,8 @@ SELECT
     w['tool_name'] AS tool_name,
     w['model'] AS model,
     multiIf(w['success'] = 'true', true, w['success'] = 'false', false, NULL) AS success,
-    if(empty(w['error']), telemetry_error(StatusMessage), w['error']) AS error_message,
+    multiIf(notEmpty(w['error']), w['error'], telemetry_taken('error'), telemetry_ruled(salt, 'error', StatusMessage),
+            telemetry_error(StatusMessage)) AS error_message,
     mapConcat(telemetry_kept(w), telemetry_file(telemetry_path(a), w['vcs.repository.name']), mapApply((k, x) -> (k, toString(telemetry_count(x))), mapFilter((k, x) -> k IN
         ('duration_ms', 'ttft_ms', 'input_tokens', 'output_tokens', 'cache_read_tokens', 'cache_creation_tokens', 'attempt'), telemetry_numbers(a))))
         AS attributes,

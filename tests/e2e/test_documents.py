@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.client import VERSIONS, ClaudeCode, executable
+from tests.client.install import ClientUnavailable
 from tests.conftest import ROOT, require
 
 pytestmark = pytest.mark.checkout
 
 README = (ROOT / "README.md").read_text()
 FREE_PORTS = {f"SP_TELEMETRY_{name}_PORT": "0" for name in ("OTLP_HTTP", "OTLP_GRPC", "CLICKHOUSE", "HEALTH", "METRICS")}
-#: run by tests of their own, or by the very run that this test is part of
+#: run by tests of their own (the plugin's below), or by the very run that this test is part of
 ELSEWHERE = ("scripts/test", "claude plugin ")
 
 
@@ -73,6 +75,23 @@ def test_every_command_of_the_readme_runs(environment: dict[str, str]) -> None:
                 port = re.search(r"ClickHouse HTTP on :(\d+)", done.stdout)[1]
             if command.startswith("sp-telemetry down"):
                 port = re.search(r"ClickHouse HTTP on :(\d+)", run("sp-telemetry up", environment).stdout)[1]
+
+
+@pytest.mark.needs("node", "npm", "git")
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_plugin_is_installed_as_the_readme_says(tmp_path: Path, version: str) -> None:
+    try:
+        client = ClaudeCode(executable(version), tmp_path, "http://127.0.0.1:1")
+    except ClientUnavailable as reason:
+        require(False, str(reason))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "claude").symlink_to(client.executable)
+    environment = client.environment(PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    typed = [command for block in console_blocks(README) for command in commands(block) if command.startswith("claude plugin ")]
+    assert len(typed) == 2
+    for command in typed:
+        done = run(command, environment)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
 
 
 def test_every_command_has_help_with_examples(environment: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -184,7 +185,8 @@ def test_unreadable_settings(place: Place) -> None:
 
 def test_hooks_and_spool(place: Place) -> None:
     place.home.make()
-    assert place.found("plugin-missing").mend.startswith("claude plugin marketplace add")
+    mend = place.found("plugin-missing").mend  # to be pasted into a shell, so with the checkout's own path
+    assert mend == f"claude plugin marketplace add {shlex.quote(str(ROOT))}; claude plugin install sp-telemetry@sp-telemetry"
     user = place.user / ".claude"
     place.write(user / "settings.json", enabledPlugins={"sp-telemetry@sp-telemetry": True})
     assert place.found("plugin-missing").mend == "claude plugin install sp-telemetry@sp-telemetry"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sp_telemetry import resources
 from sp_telemetry.setup import claude_settings, client_versions, layers
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
 
 PLUGIN = "sp-telemetry"
-INSTALL = "claude plugin marketplace add <this checkout>; claude plugin install sp-telemetry@sp-telemetry"
 OLDEST_TESTED = (2, 1, 197)
 FAILED_LATELY_S = 86_400
 
@@ -64,7 +65,7 @@ def hooks(patient: Patient) -> list[Finding]:
         known = next((key for key in installed if str(key).partition("@")[0] == PLUGIN), "")
         what = "The plugin is installed and not enabled." if known else "The plugin is not installed."
         why = "Cost is stored, but nothing says for which feature and chapter."
-        mend = f"claude plugin enable {known}" if known else INSTALL
+        mend = f"claude plugin enable {known}" if known else _install()
         return [Finding(WARNING, "hooks", "plugin-missing", what, why, mend), *_seen(patient)]
     found = []
     if name not in installed:
@@ -76,6 +77,15 @@ def hooks(patient: Patient) -> list[Finding]:
             mend = "Install Python 3.9 or later, or name one in SP_TELEMETRY_PYTHON"
             found.append(Finding(ERROR, "hooks", "hooks-no-python", what, "Sessions have no feature and no chapter.", mend))
     return [*found, *_seen(patient)]
+
+
+def _install() -> str:
+    """The commands that install the plugin, from this checkout where it is one: a wheel holds none."""
+    try:
+        checkout = shlex.quote(str(resources.path(".claude-plugin").parent))
+    except FileNotFoundError:
+        checkout = "<a clone of sp-telemetry>"
+    return f"claude plugin marketplace add {checkout}; claude plugin install sp-telemetry@sp-telemetry"
 
 
 def _enabled(seen: list[layers.Layer]) -> str | None:

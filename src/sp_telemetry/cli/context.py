@@ -77,8 +77,10 @@ def _show(seen) -> None:
     table = Table("", "value", "source", "why", box=None, pad_edge=False, header_style="dim")
     for row in seen.explanation:
         table.add_row(row.dimension, Text(row.value or "-", style="bold" if row.value else "dim"), row.source, Text(row.why, style="dim"))
-    console.print(table)
-    where = seen.configuration or "none, the defaults hold"
-    console.print(Text(f"configuration: {where}", style="dim"), soft_wrap=True)
-    for note in seen.notes:
-        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    with console.capture() as shown:  # rich ends the program with 1 where a pipe is closed, and so not by itself
+        console.print(table)
+        where = seen.configuration or "none, the defaults hold"
+        console.print(Text(f"configuration: {where}", style="dim"), soft_wrap=True)
+        for note in seen.notes:
+            console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+    print(shown.get(), end="")

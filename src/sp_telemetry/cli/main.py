@@ -7,7 +7,9 @@ Only the module of the command that is asked for gets imported.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import sys
 
@@ -42,8 +44,18 @@ exit codes: 0 done · 1 failed · 2 wrong parameter · 3 nobody answers at the s
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says itself what it does not know. argparse leaves that to the parser above, whose usage names commands and no options."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+
 def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sp-telemetry",
         description="What each chapter and feature costs with Claude Code, where the agent fails, and how complete the numbers are.",
         epilog=EXIT_CODES,
@@ -65,19 +77,55 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
+    _open_streams()
+    code = 0
+    try:
+        try:
+            code = _run(sys.argv[1:] if arguments is None else arguments)
+        except SystemExit as ended:  # argparse's
+            code = ended.code
+        sys.stdout.flush()  # what can't be written is met here, not when the interpreter ends
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        _give_up_output()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _give_up_output()
+        print(f"sp-telemetry: Nothing more can be written: {error.strerror}.", file=sys.stderr)
+        return 1
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     args = _parser(command).parse_args(arguments)
     try:
         return args.run(args) or 0
     except SpTelemetryError as error:
-        print(f"sp-telemetry: {error}" + (f"\n{error.hint}" if error.hint else ""), file=sys.stderr)
+        if getattr(args, "json", False) or str(getattr(args, "format", "")).lower() == "json":
+            import json
+
+            print(json.dumps({"ok": False, "error": str(error), "hint": error.hint}))
+        else:
+            print(f"sp-telemetry: {error}" + (f"\n{error.hint}" if error.hint else ""), file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+
+
+def _open_streams() -> None:
+    """Streams that were closed (`>&-`) lead nowhere, or the first file that is opened would take their place; and a character that the
+    terminal's encoding lacks is a question mark."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def _give_up_output() -> None:
+    """What is buffered goes nowhere, or the interpreter would try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

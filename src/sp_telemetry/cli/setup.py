@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from sp_telemetry.errors import SpTelemetryError, UsageError
+from sp_telemetry.errors import UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.privacy.policy import LEVELS
 
@@ -57,16 +57,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.json and not (args.yes or args.dry_run):
         raise UsageError("--json asks nothing.", "Add --yes, or --dry-run to see first.")
-    if not args.json:
-        return _run(args)
-    try:
-        return _run(args)
-    except SpTelemetryError as error:
-        print(json.dumps({"ok": False, "error": str(error), "hint": error.hint}))
-        return error.exit_code
-
-
-def _run(args: argparse.Namespace) -> int:
     from sp_telemetry.setup.installation import install
     from sp_telemetry.setup.onboarding import Options, plan, refuse
 

@@ -1,0 +1,77 @@
+"""What holds for every command: where its output goes, what it says of what it does not know, errors for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: commands that need no server, with little to say and with more than a buffer holds
+TALKING = [["--help"], ["report"], ["context"], ["env", "--shell", "bash"], ["privacy", "show"], ["privacy", "render"]]
+
+
+def run(home: Path, *words: str, environ: dict[str, str] | None = None, **streams: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "", "SP_TELEMETRY_HOME": str(home), **(environ or {})}  # buffered, as for people
+    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.run(command, env=environment, cwd=home.parent, text=True, timeout=60, **given)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and descriptors of POSIX")
+@pytest.mark.parametrize("words", TALKING, ids=" ".join)
+def test_output_may_be_closed_before_or_meanwhile(tmp_path: Path, words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(tmp_path / "home", *words, stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    closed = run(tmp_path / "home", *words, stdin=None, stdout=None, preexec_fn=lambda: (os.close(0), os.close(1)))
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", TALKING, ids=" ".join)
+def test_a_full_disk_is_one_sentence(tmp_path: Path, words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = run(tmp_path / "home", *words, stdout=full)
+    assert (done.returncode, done.stderr) == (1, "sp-telemetry: Nothing more can be written: No space left on device.\n")
+
+
+def test_a_character_that_the_terminal_lacks_is_a_question_mark(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "Büchlein").mkdir()
+    done = run(tmp_path / "home", "context", "--cwd", "Büchlein", "--branch", "ü", environ={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "branch          ?" in done.stdout and done.stderr == ""
+
+
+def test_what_a_command_does_not_know_is_said_with_what_it_knows(tmp_path: Path) -> None:
+    done = run(tmp_path / "home", "report", "cost", "--bye", "day")
+    assert done.returncode == 2 and "--by NAME" in done.stderr
+    assert "sp-telemetry report: error: unrecognized arguments: --bye day" in done.stderr
+    done = run(tmp_path / "home", "privacy", "apply", "--foo")
+    assert done.returncode == 2 and "--to-stored" in done.stderr and "sp-telemetry privacy apply: error: unrec" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["report", "cost", "--json"], 3),
+        (["report", "tokens", "--format", "json", "--by", "nonsense"], 2),
+        (["audit", "--json"], 3),
+        (["backfill", "--json"], 3),
+        (["sql", "SELECT 1", "--json"], 3),
+        (["setup", "--json"], 2),
+        (["doctor", "--json", "--bundle", "no such folder/x"], 2),
+    ],
+)
+def test_programs_that_ask_for_json_get_errors_so(tmp_path: Path, words: list[str], code: int) -> None:
+    nobody = {"SP_TELEMETRY_CLICKHOUSE_PORT": "1"}
+    (tmp_path / "home").mkdir()
+    done = run(tmp_path / "home", *words, environ=nobody)
+    told = json.loads(done.stdout)
+    assert done.returncode == code and done.stderr == ""
+    assert told["ok"] is False and told["error"] and set(told) == {"ok", "error", "hint"}

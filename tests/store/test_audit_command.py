@@ -63,6 +63,12 @@ def test_what_the_command_refuses(running, configuration, tmp_path):
     empty = Configuration(tmp_path / "empty")
     assert _command(running, empty, "audit", "--since", "yesterday").returncode == 2
     assert _command(running, empty, "audit", "--since", "1d", "--from", "2026-01-01").returncode == 2
+    backwards = _command(running, empty, "audit", "--from", "2026-02-01", "--to", "2026-01-01")
+    assert backwards.returncode == 2 and "before it begins" in backwards.stderr
+    assert "--session is empty" in _command(running, empty, "audit", "--session", "").stderr
+    assert "--since is empty" in _command(running, empty, "backfill", "--since", "").stderr
+    for words in (["backfill"], ["backfill", "--dry-run"]):
+        assert _command(running, empty, *words).stdout.startswith("There are no transcripts")  # not that nothing is missing
     nothing = _command(running, empty, "audit", "--session", identifier("nobody"))
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert f"No session {identifier('nobody')!r} is known, neither in telemetry nor in transcripts" in nothing.stderr

@@ -190,3 +190,26 @@ def test_an_empty_store_says_what_to_do(server: Server, client: Client) -> None:
         with pytest.raises(NothingStored, match="Nothing is stored yet") as failure:
             report(client, name, REPORTS[name].default_by)
         assert "telemetry-setup" in failure.value.hint
+
+
+def test_a_name_is_asked_for_as_it_is(server: Server, client: Client) -> None:
+    names = ["CORP\\ada", "a\tb\nc\r\\", "O'Brien", "[x\\y]", "\\N", "100 %"]
+    base = {"timestamp": "2026-03-01 10:00:00", "event_type": "api_request", "session_id": "s", "cost_usd": 1.0}
+    write(server, [base | {"user_id": name} for name in names])
+    for name in names:
+        assert report(client, "cost", "user", filters={"user": name}).total["cost_usd"] == 1
+        assert client.query("SELECT count() FROM telemetry_events WHERE user_id = {user:String}", {"user": name}).rows == [[1]]
+    assert client.query("SELECT count() FROM telemetry_events WHERE has({users:Array(String)}, user_id)", {"users": names}).rows == [[6]]
+
+
+def test_nothing_to_show_says_what_there_is(server: Server, client: Client) -> None:
+    write(server, [{"timestamp": "2026-03-01 10:00:00", "event_type": "user_prompt", "session_id": "s", "user_id": "ada"}])
+    hints = []
+    for more in ({}, {"start": "2026-03-02"}, {"filters": {"user": "grace"}}):
+        with pytest.raises(NothingStored) as failure:
+            report(client, "cost", "chapter", **more)
+        hints.append(failure.value.hint)
+    assert all("The newest of 1 stored event is of 2026-03-01 10:00 UTC" in hint for hint in hints)
+    assert ["reads api_request events" in hint for hint in hints] == [True, False, False]
+    assert ["goes further back" in hint for hint in hints] == [False, True, False]
+    assert ["report cost --by user" in hint for hint in hints] == [False, False, True]

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -46,7 +47,7 @@ def test_ages_are_whole_days_of_the_zone(text: str, utc: str) -> None:
     assert age(text, BERLIN, NOW).astimezone(UTC).strftime("%FT%H:%M") == expected
 
 
-@pytest.mark.parametrize("text", ["", "7", "7x", "-7d", "0d", "999999999d", "seven days", "7d;DROP"])
+@pytest.mark.parametrize("text", ["", "7", "7x", "-7d", "0d", "999999999d", "seven days", "7d;DROP", "9" * 5000 + "d"])
 def test_what_is_no_age_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         age(text, BERLIN, NOW)
@@ -58,11 +59,17 @@ def test_what_is_no_age_is_refused(text: str) -> None:
         ({"by": "chpter"}, "Did you mean chapter?"),
         ({"by": "day,chapter,user,model"}, "one to three"),
         ({"tz": "Europe/Berln"}, "Did you mean Europe/Berlin?"),
-        ({"tz": "../etc/passwd"}, "time zone"),
+        ({"tz": "../etc/passwd"}, "--tz is '../etc/passwd'; expected a time zone"),
+        ({"tz": None, "timezone": "Mars"}, "The setting timezone is 'Mars'"),
+        ({"filters": {"session": ""}}, "--session is empty"),
+        ({"since": " "}, "--since is empty"),
+        ({"by": ""}, "--by is empty"),
         ({"since": "7d", "start": "2026-03-01"}, "Give one"),
         ({"start": "1 March"}, "expected a day"),
         ({"start": "2026-03-02", "end": "2026-03-01"}, "before it begins"),
-        ({"start": "1066-10-14"}, "outside of 1970"),
+        ({"start": "1066-10-14"}, "--from is '1066-10-14', which is outside of 1970"),
+        ({"start": "0001-01-01T00:00+14:00"}, "outside of 1970"),
+        ({"end": "9999-12-31"}, "outside of 1970"),
         ({"limit": -1}, "--limit"),
         ({"filters": {"type": "user_prompt"}}, "reads api_request"),
     ],
@@ -76,6 +83,9 @@ def test_a_wrong_parameter_is_one_sentence_with_what_is_allowed(given: dict, sai
 def test_an_unknown_report_is_named_with_those_there_are() -> None:
     with pytest.raises(UsageError, match="Did you mean tokens"):
         chosen("token")
+    with pytest.raises(UsageError, match="Did you mean audit") as failure:
+        chosen("audti")
+    assert "errors and audit" in failure.value.hint
 
 
 def test_a_day_at_the_end_counts_whole_and_moments_keep_their_offset() -> None:
@@ -85,8 +95,16 @@ def test_a_day_at_the_end_counts_whole_and_moments_keep_their_offset() -> None:
     assert (asked["from"], asked["to"], asked["tz"]) == ("2026-03-29T03:45:00.000000Z", "", "Europe/Berlin")
 
 
-def test_the_zone_of_the_machine_is_a_name() -> None:
+@pytest.mark.parametrize("day", ["2026-03-29", "20260329", "2026-W13-7"])
+def test_a_day_is_one_however_it_is_written(day: str) -> None:
+    assert parameters(REPORTS["cost"], end=day, tz="UTC", now=NOW).for_query()["to"] == "2026-03-30T00:00:00.000000Z"
+
+
+def test_the_zone_of_the_machine_is_a_name(tmp_path: Path) -> None:
     assert machine_zone({"TZ": ":Asia/Tokyo"}) == "Asia/Tokyo"
+    (tmp_path / "localtime").symlink_to("/usr/share/zoneinfo/Asia/Tokyo")
+    assert machine_zone({"TZ": f":{tmp_path / 'localtime'}"}) == machine_zone({"TZ": "/usr/share/zoneinfo/Asia/Tokyo"}) == "Asia/Tokyo"
+    assert machine_zone({"TZ": ":"}) == machine_zone({})
     ZoneInfo(machine_zone({}))
 
 
@@ -197,6 +215,8 @@ def stub() -> Iterator[tuple[list, str]]:
         (404, "Code: 60. DB::Exception: Table telemetry.x does not exist. (UNKNOWN_TABLE)", 60, "newest shape"),
         (500, "Code: 164. DB::Exception: Cannot execute query in readonly mode. (READONLY)", 164, "only read"),
         (400, "Code: 62. DB::Exception: Syntax error: failed at position 8. (SYNTAX_ERROR)", 62, "failed at position 8"),
+        (400, f"Code: 73. DB::Exception: Code: 73. DB::Exception: No format x.{' (UNKNOWN_FORMAT) (version 26.9).' * 2}", 73,
+         "refused: No format x. Formats are table, json"),
         (404, "<html>nothing here", 0, "ClickHouse HTTP interface"),
         (200, '{"meta": [', 0, "ClickHouse HTTP interface"),
         (200, '{"meta": [], "data": [], "exception": "Code: 159. DB::Exception: Timeout"}', 159, "Ask for less"),
@@ -228,10 +248,16 @@ def test_nobody_at_the_address() -> None:
     assert "sp-telemetry up" in failure.value.hint
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "http:///path"])
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "http:///path", "http://h:99999", "http://h:x", "http://[::1", "http://h/a b"])
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match="url is"):
         Client(url, "u", "p")
+
+
+def test_what_is_no_utf_8_is_not_asked() -> None:
+    for sql, asked in (("SELECT '\udcff'", {}), ("SELECT {a:String}", {"a": "\udcff"})):
+        with pytest.raises(UsageError, match="is not UTF-8"):
+            Client("http://127.0.0.1:1", "u", "p").query(sql, asked)
 
 
 def test_a_report_imports_nothing_heavy() -> None:

@@ -58,23 +58,21 @@ def perform(args: argparse.Namespace) -> Audit:
 
     from sp_telemetry.errors import NothingStored, UsageError
     from sp_telemetry.home import WRITER, Home
-    from sp_telemetry.reports.parameters import DEFAULT_SINCE, age, machine_zone, moment, zone_named
+    from sp_telemetry.reports.parameters import refuse_empty, time_range, zone_in_force
     from sp_telemetry.setup.client_versions import loses_events
     from sp_telemetry.store.client import connect
     from sp_telemetry.transcripts import audit, files, reading
 
     home = Home.open()
     settings = home.settings()
-    where = zone_named(settings.timezone or machine_zone())
+    where = zone_in_force(timezone=settings.timezone)
+    refuse_empty(session=args.session)
     if args.grace < 0:
         raise UsageError(f"--grace is {args.grace}; expected seconds, 0 or more.")
-    if args.since and args.start:
-        raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
-    begin = moment(args.start, where, "--from") if args.start else age(args.since or DEFAULT_SINCE, where, datetime.now(UTC))
+    begin, end = time_range(args.since, args.start, args.end, where, datetime.now(UTC))
     if (kept := kept_since(settings.retention_events_days)) and begin < kept:
         begin = kept
         print(f"Events are kept for {settings.retention_events_days} days: nothing before {begin:%Y-%m-%d} is looked at.", file=sys.stderr)
-    end = moment(args.end, where, "--to", whole_day=True) if args.end else None
     secret = home.secret("transcripts")
     client = connect(home, settings, WRITER)
     found = files.find(os.environ, secret)
@@ -93,8 +91,9 @@ def perform(args: argparse.Namespace) -> Audit:
             )
         looked = ", ".join(found.folders) or "none of the folders of Claude Code"
         of = f" of session {args.session}" if args.session else ""
+        when = f"from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}" if end else f"since {begin:%Y-%m-%d %H:%M}"
         raise NothingStored(
-            f"There is no request{of} since {begin:%Y-%m-%d %H:%M}, neither in telemetry nor in transcripts ({looked}).",
+            f"There is no request{of} {when}, neither in telemetry nor in transcripts ({looked}).",
             "--since goes further back; CLAUDE_CONFIG_DIR names another folder of Claude Code.",
         )
     return done

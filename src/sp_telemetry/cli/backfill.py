@@ -24,6 +24,7 @@ It can be run at any time and twice. When the event itself arrives after all, it
 
 `sp-telemetry setup --backfill` lets the start of a session do this once an hour.
 """
+NO_TRANSCRIPTS = "There are no transcripts to fill in from; CLAUDE_CONFIG_DIR names another folder of Claude Code."
 PATIENCE_S = 20
 TIMEOUT_S = 900  # a first run reads and writes all there is
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sp_telemetry.errors import ServerUnreachable
     from sp_telemetry.home import WRITER, Home
-    from sp_telemetry.reports.parameters import age, machine_zone, zone_named
+    from sp_telemetry.reports.parameters import age, refuse_empty, zone_in_force
     from sp_telemetry.store.client import connect
     from sp_telemetry.transcripts import audit, backfill, files, links, reading
 
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     home = Home.open()
     settings = home.settings()
     kept = settings.retention_events_days
-    where = zone_named(settings.timezone or machine_zone())
+    where = zone_in_force(timezone=settings.timezone)
+    refuse_empty(since=args.since)
     since = max(time.time() - (kept - 1) * 86400, 0) if kept else 0.0  # what is older would be thrown away at once
     if args.since:
         since = max(age(args.since, where, datetime.now(UTC)).timestamp(), since)
@@ -69,15 +71,17 @@ def run(args: argparse.Namespace) -> int:
             audit.refresh(client, where.key, kept)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
     secret = home.secret("transcripts")
-    read = reading.bring(client, files.find(os.environ, secret), secret)
+    found = files.find(os.environ, secret)
+    read = reading.bring(client, found, secret)
     machine = files.machine(secret)
     with links.linking(client, read):
         if args.dry_run:
-            return _tell(args, backfill.missing(client, machine, since), "would be filled in from transcripts", "Nothing is missing.")
+            missing = backfill.missing(client, machine, since)
+            return _tell(args, missing, "would be filled in from transcripts", "Nothing is missing." if found.files else NO_TRANSCRIPTS)
         done = backfill.fill(client, machine, since, settings.person, kept)
     if read.changed or done.requests:
         audit.refresh(client, where.key, kept)  # what stands under reports
-    return _tell(args, done, "filled in from transcripts", "Nothing was missing.")
+    return _tell(args, done, "filled in from transcripts", "Nothing was missing." if found.files else NO_TRANSCRIPTS)
 
 
 def _tell(args: argparse.Namespace, figures: Figures, what: str, nothing: str) -> int:

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     limit = args.limit if args.limit is not None else _TABLE_ROWS.get(args.format, 0)
     filters = {name: getattr(args, name) for name in FILTERS}
     asked = parameters(
-        report, by=args.by, since=args.since, start=args.start, end=args.end, tz=args.tz or settings.timezone, filters=filters, limit=limit
+        report, by=args.by, since=args.since, start=args.start, end=args.end, tz=args.tz, timezone=settings.timezone, filters=filters,
+        limit=limit,
     )
     result = ask(connect(home, settings), report, asked)
     if args.format == "table":
@@ -102,9 +103,9 @@ def _list(format: str) -> int:
         print(json.dumps(known, indent=2))
         return 0
     for report in REPORTS.values():
-        print(f"{report.name:16} {report.help}")
-        print(f"{'':16} --by {', '.join(report.groupings)} (default {report.default_by})")
-    print("audit     every request in the transcripts against the telemetry: what is missing, and why")
+        print(f"{report.name:17} {report.help}")
+        print(f"{'':17} --by {', '.join(report.groupings)} (default {report.default_by})")
+    print(f"{'audit':17} every request in the transcripts against the telemetry: what is missing, and why")
     print("\nFor example: cost --chapter 33 --by day --since 7d")
     return 0
 

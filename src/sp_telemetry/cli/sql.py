@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     for name, equals, _ in pairs:
         if not equals or not name.isidentifier():
             raise UsageError(f"--param is {name!r}; expected NAME=VALUE.")
-    sql = sys.stdin.read() if args.sql == "-" else args.sql
+    sql = sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape") if args.sql == "-" else args.sql
     if not sql.strip():
         raise UsageError("There is no statement.", 'For example: sp-telemetry sql "SELECT count() FROM telemetry_events"')
     format = args.format or ("table" if sys.stdout.isatty() else "tsv")

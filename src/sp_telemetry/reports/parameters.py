@@ -9,13 +9,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from sp_telemetry.errors import UsageError
 from sp_telemetry.reports.catalogue import REPORTS, Report
 
-_AGE = re.compile(r"(\d+)\s*(h|d|w)")
+_AGE = re.compile(r"(\d{1,18})\s*(h|d|w)")
 DEFAULT_SINCE = "30d"
 
 
@@ -53,9 +53,10 @@ FILTERS = ("user", "feature", "chapter", "session", "type")
 
 
 def chosen(name: str) -> Report:
-    """The report called `name`, or UsageError with those there are."""
+    """The report called `name`, or UsageError with those there are: the audit, a command of its own, can be asked for as one."""
     if name not in REPORTS:
-        raise UsageError(f"There is no report {name!r}.{_meant(name, tuple(REPORTS))}", "Reports are " + _listed(tuple(REPORTS)) + ".")
+        known = (*REPORTS, "audit")
+        raise UsageError(f"There is no report {name!r}.{_meant(name, known)}", "Reports are " + _listed(known) + ".")
     return REPORTS[name]
 
 
@@ -67,25 +68,43 @@ def parameters(
     start: str | None = None,
     end: str | None = None,
     tz: str | None = None,
+    timezone: str = "",
     filters: Mapping[str, str | None] | None = None,
     limit: int = 0,
     now: datetime | None = None,
 ) -> Parameters:
-    """Checked parameters of `report`, or UsageError with what is allowed."""
-    zone = zone_named(tz or machine_zone())
-    now = now or datetime.now(UTC)
+    """Checked parameters of `report`, or UsageError with what is allowed. `timezone`: the setting."""
+    refuse_empty(by=by, tz=tz, **(filters or {}))
+    zone = zone_in_force(tz, timezone)
+    begin, until = time_range(since, start, end, zone, now or datetime.now(UTC))
+    if limit < 0:
+        raise UsageError(f"--limit is {limit}; expected 0 (all) or more.")
+    kept = {name: value.strip() for name, value in (filters or {}).items() if value}
+    if kept.get("type") and report.types and kept["type"] not in report.types:
+        raise UsageError(f"--type is {kept['type']!r}; the report {report.name} reads {_listed(report.types)}.")
+    return Parameters(groupings(report, by), begin, until, zone.key, kept, limit)
+
+
+def refuse_empty(**options: str | None) -> None:
+    """Raises UsageError for an option without a value, as a variable that a shell doesn't know leaves one: what it was to narrow is not
+    everything."""
+    for name, value in options.items():
+        if value is not None and not value.strip():
+            raise UsageError(f"--{name} is empty.", "Give it a value, or leave it out.")
+
+
+def time_range(
+    since: str | None, start: str | None, end: str | None, zone: ZoneInfo, now: datetime
+) -> tuple[datetime, datetime | None]:
+    """Where the range begins that --since, --from and --to name, and where it ends (None: open). Raises UsageError."""
+    refuse_empty(**{"since": since, "from": start, "to": end})
     if since and start:
         raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
     begin = moment(start, zone, "--from") if start else age(since or DEFAULT_SINCE, zone, now)
     until = moment(end, zone, "--to", whole_day=True) if end else None
     if until and until <= begin:
         raise UsageError(f"The range ends ({until:%Y-%m-%d %H:%M}) before it begins ({begin:%Y-%m-%d %H:%M}).")
-    if limit < 0:
-        raise UsageError(f"--limit is {limit}; expected 0 (all) or more.")
-    kept = {name: value.strip() for name, value in (filters or {}).items() if value and value.strip()}
-    if kept.get("type") and report.types and kept["type"] not in report.types:
-        raise UsageError(f"--type is {kept['type']!r}; the report {report.name} reads {_listed(report.types)}.")
-    return Parameters(groupings(report, by), begin, until, zone.key, kept, limit)
+    return begin, until
 
 
 def groupings(report: Report, by: str | None) -> tuple[str, ...]:
@@ -111,7 +130,7 @@ def age(text: str, zone: ZoneInfo, now: datetime) -> datetime:
         if unit == "h":
             return (now - timedelta(hours=number)).astimezone(zone)
         day = local.date() - timedelta(days=number * (7 if unit == "w" else 1))
-        return _readable(datetime(day.year, day.month, day.day, tzinfo=zone), text)
+        return _readable(datetime(day.year, day.month, day.day, tzinfo=zone), text, "--since")
     except OverflowError:
         raise UsageError(f"--since is {text!r}, which is before there was anything to store.") from None
 
@@ -122,36 +141,57 @@ def moment(text: str, zone: ZoneInfo, option: str, whole_day: bool = False) -> d
         parsed = datetime.fromisoformat(text.strip())
     except ValueError:
         raise UsageError(f"{option} is {text!r}; expected a day (2026-11-16) or a moment (2026-11-16T09:30).") from None
-    if parsed.tzinfo:
-        return _readable(parsed.astimezone(zone), text)
-    if whole_day and re.fullmatch(r"[\d-]+", text.strip()):
-        parsed += timedelta(days=1)
-    return _readable(parsed.replace(tzinfo=zone), text)
+    try:
+        if parsed.tzinfo:
+            return _readable(parsed.astimezone(zone), text, option)
+        if whole_day and _is_day(text.strip()):
+            parsed += timedelta(days=1)
+    except OverflowError:  # the first and the last of all days
+        parsed = datetime.min
+    return _readable(parsed.replace(tzinfo=zone), text, option)
+
+
+def _is_day(text: str) -> bool:
+    """Whether it names no time: 2026-11-30, 20261130, 2026-W49-1."""
+    try:
+        return bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def zone_in_force(tz: str | None = None, timezone: str = "") -> ZoneInfo:
+    """The zone in which days are cut: the one asked for, else that of the setting `timezone`, else the machine's."""
+    if tz:
+        return zone_named(tz, "--tz")
+    return zone_named(timezone, "The setting timezone") if timezone else zone_named(machine_zone(), "TZ")
 
 
 def machine_zone(environ: Mapping[str, str] = os.environ) -> str:
-    """The name of the machine's time zone, UTC where it does not say one."""
-    if environ.get("TZ"):
-        return environ["TZ"].removeprefix(":")
-    target = os.path.realpath("/etc/localtime")
+    """The name of the machine's time zone, UTC where it does not say one. TZ may name a file too: `:/etc/localtime`."""
+    named = environ.get("TZ", "").removeprefix(":")
+    if named and not named.startswith("/"):
+        return named
+    target = os.path.realpath(named or "/etc/localtime")
     if "zoneinfo/" in target:
         return target.split("zoneinfo/", 1)[1].removeprefix("posix/").removeprefix("Etc/")
     return "UTC"
 
 
-def zone_named(name: str) -> ZoneInfo:
+def zone_named(name: str, origin: str) -> ZoneInfo:
+    """The zone called `name`, or UsageError that says where the name came from."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         from zoneinfo import available_timezones
 
         meant = _meant(name, sorted(available_timezones()))
-        raise UsageError(f"The time zone is {name!r}; expected a name like Europe/Berlin.{meant}") from None
+        hint = "" if origin == "--tz" else "The setting timezone (SP_TELEMETRY_TIMEZONE, or in config.toml) names the one to cut days in."
+        raise UsageError(f"{origin} is {name!r}; expected a time zone by name, like Europe/Berlin.{meant}", hint) from None
 
 
-def _readable(when: datetime, text: str) -> datetime:
+def _readable(when: datetime, text: str, option: str) -> datetime:
     if not 1970 <= when.year < 2200:
-        raise UsageError(f"{text!r} is outside of 1970 to 2199.")
+        raise UsageError(f"{option} is {text!r}, which is outside of 1970 to 2199.")
     return when
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from sp_telemetry.errors import NothingStored
 from sp_telemetry.reports import catalogue
 from sp_telemetry.reports.catalogue import ATTRIBUTED, UNATTRIBUTED, Report
+from sp_telemetry.reports.coverage import counted
+from sp_telemetry.reports.figures import cut
 from sp_telemetry.reports.parameters import Parameters
 
 
@@ -99,10 +102,15 @@ def _nothing(client: Answering, report: Report, parameters: Parameters) -> Nothi
             "Nothing is stored yet.",
             "`/sp.telemetry-setup` in Claude Code switches telemetry on; `sp-telemetry demo` shows reports on recorded sessions.",
         )
-    wanted = ", ".join(f"{name} {value}" for name, value in parameters.filters.items())
+    wanted = ", ".join(f"{name} {cut(value, 80)}" for name, value in parameters.filters.items())
     end = f"{parameters.end:%Y-%m-%d %H:%M}" if parameters.end else "now"
     range = f"from {parameters.start:%Y-%m-%d %H:%M} to {end} ({parameters.zone})"
-    return NothingStored(
-        f"Nothing for {report.name} {range}{' with ' + wanted if wanted else ''}.",
-        f"The newest of {stored['events']:,} stored events is of {str(stored['newest'])[:16]} UTC; --since goes further back.",
-    )
+    newest = f"The newest of {counted(stored['events'], 'stored event')} is of {str(stored['newest'])[:16]} UTC"
+    named = [name for name in parameters.filters if name in report.groupings]
+    if datetime.fromisoformat(str(stored["newest"])[:19]).replace(tzinfo=UTC) < parameters.start.replace(microsecond=0):
+        hint = f"{newest}; --since goes further back."
+    elif named:
+        hint = f"{newest}. `sp-telemetry report {report.name} --by {named[0]}` shows which there are."
+    else:
+        hint = f"{newest}, and this report reads {report.source}. `sp-telemetry doctor` says whether there should be some."
+    return NothingStored(f"Nothing for {report.name} {range}{' with ' + wanted if wanted else ''}.", hint)

@@ -22,6 +22,7 @@ DATABASE = "telemetry"
 _PIECE = 1 << 16
 _LIMITS = {158: "rows", 159: "time", 160: "time", 241: "memory", 307: "bytes", 396: "result size"}
 _CREDENTIALS = (192, 193, 194, 516)
+_ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,12 @@ class Client:
     def __init__(
         self, url: str, user: str, password: str, *, timeout_s: float = 35.0, local: bool = True, database: str = DATABASE
     ) -> None:
-        parts = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url if "//" in url else f"http://{url}")
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and len(url.split()) == 1
+        except ValueError:  # of a port that is none, of brackets
+            known = False
+        if not known:
             raise UsageError(f"url is {url!r}; expected an address like http://127.0.0.1:8123.")
         self._secure = parts.scheme == "https"
         self._host, self._path = parts.hostname, parts.path or "/"
@@ -91,13 +96,17 @@ class Client:
     ) -> Iterator[bytes]:
         """The answer in `format`, in pieces as they come. A FORMAT in the statement wins over `format`. `data` is what an INSERT brings."""
         asked = {"default_format": format} | ({"database": self._database} if self._database else {}) | dict(settings or {})
-        asked |= {f"param_{name}": str(value) for name, value in (parameters or {}).items()}
+        asked |= {f"param_{name}": _as_parameter(value) for name, value in (parameters or {}).items()}
+        try:
+            path, body = f"{self._path}?{urlencode(asked)}", [sql.encode() + b"\n", *data]
+        except UnicodeEncodeError as error:
+            what = error.object[max(error.start - 20, 0) : error.start + 20]
+            raise UsageError(f"{what!r} is not UTF-8.", "Is it written in another encoding?") from None
         connection = self._connection()
         try:
             try:
-                body = [sql.encode() + b"\n", *data]
                 length = {"Content-Length": str(sum(map(len, body)))}
-                connection.request("POST", f"{self._path}?{urlencode(asked)}", body, self._headers() | length)
+                connection.request("POST", path, body, self._headers() | length)
                 answer = connection.getresponse()
             except TimeoutError:
                 raise QueryFailed(f"No answer from {self.address} within {self._timeout_s:.0f} s.", _narrow("time"), 159) from None
@@ -155,6 +164,14 @@ def _loopback(bind: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _as_parameter(value: Any) -> str:
+    """`value` as the interface reads it: a list is an array of texts; of a text, a backslash begins something else, a tab and a line's end
+    end it."""
+    if isinstance(value, list):
+        return "[" + ",".join("'" + each.replace("\\", "\\\\").replace("'", "\\'") + "'" for each in value) + "]"
+    return str(value).translate(_ESCAPED)
+
+
 def _is_integer(kind: str) -> bool:
     return kind.removeprefix("Nullable(").removeprefix("SimpleAggregateFunction(sum, ").startswith(("UInt", "Int"))
 
@@ -163,17 +180,18 @@ def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
     """ClickHouse's refusal as a sentence and the next thing to do."""
     import re
 
-    found = re.search(r"Code: (\d+)\.\s*(?:DB::Exception:\s*)*(.*)", text, re.DOTALL)
+    found = re.search(r"Code: (\d+)\.\s*(?:(?:Code: \d+\.\s*)?DB::Exception:\s*)*(.*)", text, re.DOTALL)
     number = int(found[1]) if found else int(code or 0)
     message = found[2] if found else text.strip()[:300] or f"HTTP status {status}"
-    message = re.sub(r"\s*\(version [^)]*\)\s*$", "", message.strip()).rstrip()
-    message = re.sub(r"\s*\([A-Z_]+\)\.?$", "", message)
+    message = re.sub(r"(\s*\(([A-Z_]+|version [^)]*)\)\.?)+$", "", message.strip())
     if number in _LIMITS:
         hint = _narrow(_LIMITS[number])
     elif number in _CREDENTIALS:
         hint = "The store does not accept this installation's telemetry_reader. Does another installation's server answer at this address?"
     elif number in (60, 81):
         hint = "Is this store one of sp-telemetry's, and of this version? `sp-telemetry up` brings its own to the newest shape."
+    elif number == 73:
+        hint = "Formats are table, json, csv, markdown, tsv, and ClickHouse's own by their names: TSVWithNames, JSONEachRow, Vertical, …"
     elif number == 164:
         hint = "Reports and `sp-telemetry sql` only read. Writing takes the user telemetry_user and a ClickHouse client."
     elif not found:

@@ -106,7 +106,7 @@ def _left_out(client: Client, machine: str, found: Found) -> tuple[dict[str, int
     """What of the files that there are could not be read, this time or before: lines by the reason, and files."""
     sql = """SELECT sum(cut_lines), sum(unreadable_lines), sum(long_lines), groupArrayIf((file_id, problem), problem != '')
         FROM telemetry.transcript_files FINAL WHERE machine = {machine:String} AND gone_at = 0 AND has({roots:Array(String)}, root_id)"""
-    roots = "[" + ",".join(f"'{each}'" for each in sorted({file.root_id for file in found.files})) + "]"
+    roots = sorted({file.root_id for file in found.files})
     cut, unreadable, long, problems = client.query(sql, {"machine": machine, "roots": roots}).rows[0]
     lines = {"cut off in the middle": cut, "not of a transcript": unreadable, f"longer than {LONGEST >> 20} MiB": long}
     paths = {file.file_id: file.path for file in found.files}
@@ -140,8 +140,7 @@ def _mark_gone(client: Client, gone: list[str]) -> None:
         FROM telemetry.transcript_files FINAL WHERE has({ids:Array(String)}, file_id)"""
     gone.sort()
     for first in range(0, len(gone), IDS_AT_ONCE):
-        ids = "[" + ",".join(f"'{each}'" for each in gone[first : first + IDS_AT_ONCE]) + "]"
-        for _ in client.stream(sql, "Null", {"ids": ids}):
+        for _ in client.stream(sql, "Null", {"ids": gone[first : first + IDS_AT_ONCE]}):
             pass
 
 

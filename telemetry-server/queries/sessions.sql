@@ -3,7 +3,8 @@
 -- in, from transcripts that don't tell which requests belong to one.
 -- elapsed_ms is from the first of these events to the last, pauses included; active_ms the minutes in which there were any; api_ms the
 -- time that requests took. By session, those that go on from one another are one, under the first one's id: `joined` says how (forked,
--- cleared, compacted), `ended_by` what came last: answer, error, broken off (no answer came), open (in the last ten minutes).
+-- cleared, compacted), `ended_by` what came last: answer, error, command (typed with a slash; many, as /telemetry-report, need no
+-- answer), broken off (no answer came), open (in the last ten minutes).
 --
 --   by        one to three of: session chapter feature user day step branch project; with commas between
 --   from      a moment or a day, in tz; empty: 30 days ago, at midnight
@@ -46,7 +47,7 @@ WITH
             bitXor(cityHash64(e.session_id), bitShiftRight(minute, 6)) AS stretch_key,
             -- Where times are equal, the number of the event decides (what has none, has 0 there). In the lowest bits what it was.
             4 * (toUInt64(toUnixTimestamp64Nano(timestamp)) + least(assumeNotNull(event_sequence), 999999))
-                + multiIf(event_type = 'api_error', 2, event_type = 'api_request', 1, 0) AS moment
+                + multiIf(event_type = 'api_error', 3, event_type = 'api_request', 2, event_type = 'user_prompt' AND command_name != '', 1, 0) AS moment
         SELECT
             if(has(by, 'session'), toString(any(e.session_id)), '') AS session,
             any(cityHash64(e.session_id)) AS session_key,
@@ -130,7 +131,7 @@ SELECT
     multiIf(
         max(n.session) = '' OR row = 'total', '',
         max(n.last_at) > now64(9) - INTERVAL 10 MINUTE, 'open',
-        ['broken off', 'answer', 'error'][1 + bitAnd(max(n.last), 3)]) AS ended_by,
+        ['broken off', 'command', 'answer', 'error'][1 + bitAnd(max(n.last), 3)]) AS ended_by,
     arrayStringConcat(arrayFilter(text -> text != '', [
         if(uniqExactIf(n.session, link = 'forked') AS forks > 0, concat(toString(forks), ' forked'), ''),
         if(uniqExactIf(n.session, link = 'cleared') AS clears > 0, concat(toString(clears), ' cleared'), ''),

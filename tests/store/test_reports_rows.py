@@ -53,7 +53,10 @@ ROW = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-ENDED = {"api_error": (2, "error"), "api_request": (1, "answer"), "tool_result": (0, "broken off"), "user_prompt": (0, "broken off")}
+ENDED = {  # event -> its rank and what it ends as. A command that a hook answers, as ours, makes no request: its session is not broken off
+    "api_error": (3, "error"), "api_request": (2, "answer"), "command": (1, "command"), "tool_result": (0, "broken off"),
+    "user_prompt": (0, "broken off"),
+}  # fmt: skip
 HAPPENED = st.tuples(st.sampled_from(["a", "b", ""]), st.integers(0, 3), st.none() | st.integers(0, 9), st.sampled_from([*ENDED]))
 
 
@@ -63,9 +66,11 @@ HAPPENED = st.tuples(st.sampled_from(["a", "b", ""]), st.integers(0, 3), st.none
 def test_what_ended_a_session_is_what_came_last_in_it(
     server: Server, client: Client, happened: list[tuple[str, int, int | None, str]]
 ) -> None:
-    """Of one moment what has the higher number; of one number, or of none, an error before an answer before the rest."""
+    """Of one moment what has the higher number; of one number, or of none, what has the higher rank."""
+    command = {"event_type": "user_prompt", "command_name": "custom"}
     write(server, [
-        {"timestamp": f"2026-03-01 00:00:0{second}", "session_id": session, "event_sequence": number, "event_type": kind}
+        {"timestamp": f"2026-03-01 00:00:0{second}", "session_id": session, "event_sequence": number}
+        | (command if kind == "command" else {"event_type": kind})
         for session, second, number, kind in happened
     ])  # fmt: skip
     last: dict[str, tuple[Any, ...]] = {}

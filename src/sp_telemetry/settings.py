@@ -19,12 +19,14 @@ from sp_telemetry.errors import UsageError
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. `kind` is the Python type that its text is read as; `choices` limits it."""
+    """One setting. Its text is read as its default's type; `choices` limits it, of a number `least` and `most`."""
 
     name: str
     default: Any
     help: str
     choices: tuple[Any, ...] = ()
+    least: int = 0
+    most: int = 2**31 - 1
 
     @property
     def variable(self) -> str:
@@ -45,25 +47,27 @@ class Setting:
         if self.choices and parsed not in self.choices:
             allowed = ", ".join(map(str, self.choices))
             raise UsageError(f"{origin}: {self.name} is {value!r}; allowed are {allowed}.")
+        if kind is int and not self.least <= parsed <= self.most:
+            raise UsageError(f"{origin}: {self.name} is {value!r}; expected a number from {self.least} to {self.most}.")
         return parsed
 
 
 SETTINGS = (
     Setting("backend", "embedded", "what serves: one process of ours, or containers of Docker Compose", ("embedded", "compose")),
     Setting("bind", "127.0.0.1", "address that every listener binds; loopback unless you know why not"),
-    Setting("otlp_http_port", 4318, "OTLP over HTTP (0 takes a free port)"),
-    Setting("otlp_grpc_port", 4317, "OTLP over gRPC (0 takes a free port)"),
-    Setting("clickhouse_port", 8123, "the ClickHouse HTTP interface (0 takes a free port)"),
-    Setting("health_port", 13133, "health check (0 takes a free port)"),
-    Setting("metrics_port", 8888, "the pipeline's own metrics, for Prometheus (0 takes a free port)"),
-    Setting("clickhouse_native_port", 9000, "ClickHouse's native protocol, of backend compose"),
-    Setting("prometheus_port", 8889, "Claude Code's metrics for Prometheus, of backend compose"),
+    Setting("otlp_http_port", 4318, "OTLP over HTTP (0 takes a free port)", most=65535),
+    Setting("otlp_grpc_port", 4317, "OTLP over gRPC (0 takes a free port)", most=65535),
+    Setting("clickhouse_port", 8123, "the ClickHouse HTTP interface (0 takes a free port)", most=65535),
+    Setting("health_port", 13133, "health check (0 takes a free port)", most=65535),
+    Setting("metrics_port", 8888, "the pipeline's own metrics, for Prometheus (0 takes a free port)", most=65535),
+    Setting("clickhouse_native_port", 9000, "ClickHouse's native protocol, of backend compose", most=65535),
+    Setting("prometheus_port", 8889, "Claude Code's metrics for Prometheus, of backend compose", most=65535),
     Setting("anonymous_reads", False, "let requests without credentials read through the ClickHouse interface"),
     Setting("other_users", False, "answer the programs of other users of this machine too (Linux; elsewhere they always are)"),
     Setting("retention_events_days", 90, "how long raw events are kept; 0 keeps them for ever"),
     Setting("retention_sessions_days", 365, "how long session summaries are kept; 0 keeps them for ever"),
-    Setting("max_request_mib", 32, "largest OTLP request that is accepted, decompressed"),
-    Setting("max_queued_mib", 64, "OTLP requests held while they wait for the store; beyond it senders are told to retry"),
+    Setting("max_request_mib", 32, "largest OTLP request that is accepted, decompressed", least=1),
+    Setting("max_queued_mib", 64, "OTLP requests held while they wait for the store; beyond it senders are told to retry", least=1),
     Setting("query_timeout_s", 30, "longest time that a reader's query may take"),
     Setting("query_memory_mib", 1024, "most memory that a reader's query may take"),
     Setting("timezone", "", "time zone in which days are cut; empty means the machine's own"),

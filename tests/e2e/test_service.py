@@ -66,6 +66,13 @@ def test_logs_show_what_the_server_did(running):
     assert len(answer.stdout.splitlines()) <= 5
 
 
+def test_as_many_lines_of_the_log_as_asked_for(running):
+    assert len(running.command("logs", "--lines", "1").stdout.splitlines()) == 1
+    assert running.command("logs", "--lines", "0").stdout == ""
+    refused = running.command("logs", "--lines", "-3")
+    assert refused.returncode == 2 and "--lines is -3; expected 0 or more" in refused.stderr
+
+
 def test_health_and_metrics(running):
     status, body = running.get("health", "/")
     assert status == 200 and json.loads(body)["status"] == "Server available"
@@ -157,10 +164,17 @@ def test_a_port_in_use_is_named_with_its_holder(tmp_path, name):
         port = taken.getsockname()[1]
         one = Server(tmp_path, **{f"SP_TELEMETRY_{name.upper()}_PORT": str(port)})
         answer = one.command("up")
-    assert answer.returncode != 0
+    assert answer.returncode == 4
     assert f"Port {port} is in use by" in answer.stderr and f"(pid {os.getpid()})" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not service.is_held(one.home)
+
+
+def test_an_address_of_no_interface_is_no_port_in_use(tmp_path):
+    one = Server(tmp_path, SP_TELEMETRY_BIND="198.51.100.7")
+    answer = one.command("up")
+    assert answer.returncode == 2 and "Nothing can listen on 198.51.100.7, port 0: cannot assign requested address." in answer.stderr
+    assert "Mend the setting bind" in answer.stderr
 
 
 def test_every_acknowledged_request_is_there_after_sigterm_in_the_middle(tmp_path):

@@ -75,3 +75,22 @@ def test_programs_that_ask_for_json_get_errors_so(tmp_path: Path, words: list[st
     told = json.loads(done.stdout)
     assert done.returncode == code and done.stderr == ""
     assert told["ok"] is False and told["error"] and set(told) == {"ok", "error", "hint"}
+
+
+@pytest.mark.parametrize("port", ["metrics=\u00b2", "metrics=", "metrics=" + "9" * 5000, "metrics"], ids=["power", "none", "long", "name"])
+def test_a_port_that_is_no_number(tmp_path: Path, port: str) -> None:
+    done = run(tmp_path / "home", "setup", "--dry-run", "--port", port)
+    assert done.returncode == 2 and "expected a name and a number, as in metrics=18888" in done.stderr
+
+
+def test_nobody_is_named_where_no_name_is_known(tmp_path: Path) -> None:
+    nobody = dict.fromkeys(("USER", "LOGNAME", "USERNAME"), "") | dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull)
+    done = run(tmp_path / "home", "setup", "--dry-run", environ=nobody)
+    assert "No name to report under" in done.stdout and "Reports name you" not in done.stdout and "\nThe data lie in" in done.stdout
+
+
+def test_a_port_for_two_listeners(tmp_path: Path) -> None:
+    done = run(tmp_path / "home", "setup", "--dry-run", "--json", "--person", "Ada", "--port", "metrics=41999", "--port", "health=41999")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["ok"]) == (1, False)
+    assert "Port 41999 is to be health's and metrics's." in [check["what"] for check in told["checks"]]

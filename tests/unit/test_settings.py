@@ -38,6 +38,16 @@ def test_a_wrong_value_is_named_with_where_it_came_from(tmp_path, variable, text
         Settings.load(tmp_path, {variable: text})
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "allowed"),
+    [("HEALTH_PORT", "65536", "0 to 65535"), ("METRICS_PORT", "-1", "0 to 65535"), ("RETENTION_EVENTS_DAYS", "-5", "0 to"),
+     ("MAX_REQUEST_MIB", "0", "1 to")],
+)  # fmt: skip
+def test_a_number_that_can_not_be_is_refused_with_what_can(tmp_path, name, text, allowed):
+    with pytest.raises(UsageError, match=f"SP_TELEMETRY_{name}: .* is '{text}'; expected a number from {allowed}"):
+        Settings.load(tmp_path, {f"SP_TELEMETRY_{name}": text})
+
+
 def test_a_choice_that_is_none(tmp_path):
     setting = Setting("level", "strict", "how strict", ("strict", "full"))
     assert setting.read("full", "here") == "full"

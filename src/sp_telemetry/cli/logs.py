@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from sp_telemetry.errors import UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.setup import compose, service
 
@@ -24,11 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.lines < 0:
+        raise UsageError(f"--lines is {args.lines}; expected 0 or more.")
     home = Home.open()
     if args.follow and service.backend(home) == service.COMPOSE:
         return compose.follow(home, args.lines)
     lines = service.tail(home, args.lines)
-    print("\n".join(lines) if lines else f"There is no log yet in {home.logs}.")
+    if lines or args.lines:
+        print("\n".join(lines) if lines else f"There is no log yet in {home.logs}.")
     if args.follow:
         _follow(home)
     return 0

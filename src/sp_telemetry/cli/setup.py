@@ -109,7 +109,7 @@ def _show(made) -> None:
                 f" ! {one.what}" + ("\n     `--bare-names` puts ours into your commands folder, which wins." if one in made.taken else "")
             )
     where = made.home if made.backend == "embedded" else "volumes of Docker"
-    print(f"\nReports name you {made.person}. The data lie in {where}.")
+    print(f"\n{f'Reports name you {made.person}. ' if made.person else ''}The data lie in {where}.")
     if not made.changes:
         print(f"{made.settings_file} needs no change.\n")
         return
@@ -141,6 +141,6 @@ def _agreed(question: str, default: bool) -> bool:
 
 def _port(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
-    if not number.isdigit():
+    if not (number.isdecimal() and len(number) <= len("65535")):
         raise UsageError(f"--port is {text!r}; expected a name and a number, as in metrics=18888.")
     return name, int(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -224,7 +225,11 @@ async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, settin
     stack.push_async_callback(runner.cleanup)
     try:
         listening = await listener.listen(runner, settings.bind, port, settings.other_users)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            why = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio puts the address before it
+            hint = "Mend the setting bind, or choose another port (see `sp-telemetry serve --help`)."
+            raise UsageError(f"Nothing can listen on {settings.bind}, port {port}: {why}.", hint) from None
         raise _port_in_use(port) from None
     stack.callback(listening.close)
     return listening.sockets[0].getsockname()[1]

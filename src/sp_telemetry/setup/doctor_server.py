@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 
@@ -9,7 +10,7 @@ from sp_telemetry.errors import ServerUnreachable
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.setup import doctor_collector, service
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
-from sp_telemetry.setup.onboarding import is_free, ports_of
+from sp_telemetry.setup.onboarding import ports_of, refusal
 from sp_telemetry.setup.uninstall import size
 
 DISK_LOW, DISK_OUT = 2 << 30, 256 << 20
@@ -63,7 +64,12 @@ def _held(patient: Patient) -> list[Finding]:
     found = []
     for name in ports_of(patient.settings.backend):
         port = patient.settings.values[f"{name}_port"]
-        if port and not is_free(patient.settings.bind, port):
+        error = refusal(patient.settings.bind, port) if port else None
+        if error and error.errno != errno.EADDRINUSE:
+            what = f"Nothing can listen on {patient.settings.bind}, port {port} ({name}): {error.strerror}."
+            mend = f"Mend the setting bind, or: sp-telemetry setup --port {name}={10000 + port % 50000}"
+            found.append(Finding(ERROR, "server", "port-refused", what, "Our server can't start.", mend, {"port": port, "listener": name}))
+        elif error:
             who = holder(port)
             what = f"Port {port} ({name}) is held by {who}."
             why = "Our server can't start."

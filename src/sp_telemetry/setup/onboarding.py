@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.serve.ports import holder
 from sp_telemetry.settings import Settings
@@ -223,27 +224,36 @@ def _ports(home: Home, settings: Settings) -> list[Check]:
         return [Check(ERROR, "server", str(error), error.hint)]
     held = set(server.ports.values()) if server else set()
     checks = []
+    whose: dict[int, str] = {}
     for name in ports_of(settings.backend):
         port = settings.values[f"{name}_port"]
-        if port and port not in held and not is_free(settings.bind, port):
+        other = f"sp-telemetry setup --port {name}={10000 + port % 50000}"
+        if port and port in whose:
+            checks.append(Check(ERROR, "port", f"Port {port} is to be {whose[port]}'s and {name}'s.", f"Take another port: `{other}`."))
+            continue
+        whose[port] = name
+        error = refusal(settings.bind, port) if port and port not in held else None
+        if error and error.errno == errno.EADDRINUSE:
             what = f"Port {port} ({name}) is in use by {holder(port)}."
-            other = f"sp-telemetry setup --port {name}={10000 + port % 50000}"
             checks.append(Check(ERROR, "port", what, f"End that program, or take another port: `{other}`."))
+        elif error:
+            what = f"Nothing can listen on {settings.bind}, port {port} ({name}): {error.strerror}."
+            checks.append(Check(ERROR, "port", what, f"Take another port, `{other}`, or mend the setting bind."))
     if not checks:
         numbers = ", ".join(f"{name} {settings.values[f'{name}_port']}" for name in ports_of(settings.backend))
         checks = [Check(OK, "ports", f"The server runs already: {numbers}" if server else f"Free on {settings.bind}: {numbers}")]
     return checks
 
 
-def is_free(bind: str, port: int) -> bool:
-    """Whether a server could listen there."""
+def refusal(bind: str, port: int) -> OSError | None:
+    """What keeps a server from listening there: another one (EADDRINUSE), a port that takes more rights, an address of no interface."""
     with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((bind, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return error
+    return None
 
 
 def _winners(
@@ -291,7 +301,7 @@ def refuse(made: Plan, force: bool) -> None:
     """Raise for what a set-up without a person to ask must not do."""
     if made.errors and not (force and all(check.name == "settings" for check in made.errors)):
         first = made.errors[0]
-        raise SpTelemetryError(first.what, first.hint)
+        raise (StoreBusy if first.name == "port" else SpTelemetryError)(first.what, first.hint)
     if made.conflicts and not force:
         names = ", ".join(change.variable for change in made.conflicts)
         hint = "`--force` replaces them; `sp-telemetry uninstall` brings them back."

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.settings import Settings
 from sp_telemetry.setup import compose
@@ -200,7 +200,8 @@ def _not_started(home: Home, code: int, said_before: int) -> SpTelemetryError:
     if not said and shutil.disk_usage(home.path).free < LEAST_ROOM:  # it could not even write that
         what = f"the disk of {home.path} is full."
     mend = f"{said[1][:SENTENCE]} " if len(said) > 1 else ""
-    return SpTelemetryError(f"The server did not start: {what}", f"{mend}More is in {home.logs}: server.log, server.err.")
+    kind = {kind.exit_code: kind for kind in (UsageError, StoreBusy)}.get(code, SpTelemetryError)
+    return kind(f"The server did not start: {what}", f"{mend}More is in {home.logs}: server.log, server.err.")
 
 
 def _wait_ready(home: Home, process: subprocess.Popen | None, said_before: int = 0) -> Running | None:

@@ -177,6 +177,25 @@ def test_an_address_of_no_interface_is_no_port_in_use(tmp_path):
     assert "Mend the setting bind" in answer.stderr
 
 
+def test_the_doctor_tells_of_own_prices_that_are_not_in_force(tmp_path):
+    def told() -> list[str]:
+        findings = json.loads(one.command("doctor", "--json").stdout)["findings"]
+        return [finding["code"] for finding in findings if finding["area"] == "prices"]
+
+    with server(tmp_path / "home") as one:
+        assert told() == []
+        own = one.home.path / "prices.csv"
+        own.write_text("model,input,output\nmine,1,2\n")
+        assert told() == ["own-prices-unread"]
+        one.restart()
+        assert told() == ["own-prices"]
+        own.write_text("model,input,output\nmine,dear,2\n")
+        one.restart()  # which refuses them, and serves
+        assert told() == ["own-prices-unread"]
+        own.write_bytes(b"\xff")
+        assert told() == ["own-prices-unread"]
+
+
 def test_every_acknowledged_request_is_there_after_sigterm_in_the_middle(tmp_path):
     acknowledged, stop = [], threading.Event()
 

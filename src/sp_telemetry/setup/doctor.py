@@ -90,6 +90,7 @@ def examine(
         doctor_client.hooks,
         doctor_client.spool,
         doctor_store.store,
+        doctor_store.own_prices,
         doctor_store.damaged,
         policy.look,
         doctor_server.disk,

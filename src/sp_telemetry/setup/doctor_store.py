@@ -6,14 +6,14 @@ import shlex
 import time
 from typing import Any
 
-from sp_telemetry.errors import QueryFailed
+from sp_telemetry.errors import QueryFailed, UsageError
 from sp_telemetry.privacy.policy import EVENTS
 from sp_telemetry.setup import claude_settings, client_versions
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
 from sp_telemetry.setup.doctor_client import _ago, spoiled
 from sp_telemetry.setup.verify import EVENT as CHECK
-from sp_telemetry.store import journal
-from sp_telemetry.store.client import connect
+from sp_telemetry.store import journal, prices
+from sp_telemetry.store.client import Statements, connect
 
 SKEW_S = 300
 STALE_S = 7 * 86_400
@@ -44,13 +44,28 @@ def store(patient: Patient) -> list[Finding]:
         return []
     client = connect(patient.home, patient.settings)
     try:
-        seen = client.query(LOOK, {"check": CHECK, "known": "[" + ",".join(f"'{name}'" for name in EVENTS) + "]"}).records()[0]
+        seen = client.query(LOOK, {"check": CHECK, "known": list(EVENTS)}).records()[0]
         seen |= client.query(OTHERS).records()[0]
     except QueryFailed as error:
         code = "reader-refused" if error.code in (192, 193, 194, 516) else "store-refuses"
         mend = error.hint or "sp-telemetry restart"
         return [Finding(ERROR, "store", code, str(error), "No report can be made.", mend, {"code": error.code})]
     return [*_events(patient, seen), *_contexts(seen), *_clocks(seen), *_unknown(seen), *_versions(patient, seen)]
+
+
+def own_prices(patient: Patient) -> list[Finding]:
+    """Prices of one's own that are not in force: written since the server's start, or refused then."""
+    file = prices.own_file(patient.home.path, patient.settings.prices)
+    if file is None or not patient.server_runs:
+        return []
+    try:
+        if prices.are_loaded(Statements(connect(patient.home, patient.settings)), file):
+            return [Finding(OK, "prices", "own-prices", f"Own prices are those of {file}")]
+        what, mend = f"{file} is not what costs are computed by.", "sp-telemetry restart; then sp-telemetry logs, if this stays"
+    except UsageError as error:
+        what, mend = str(error), error.hint
+    why = "It is read at the server's start, and as a whole: where a line can't be, the prices of before stay."
+    return [Finding(WARNING, "prices", "own-prices-unread", what, why, mend)]
 
 
 def damaged(patient: Patient) -> list[Finding]:

@@ -68,9 +68,9 @@ def load(runner: Runner, own: Path | None = None) -> bool:
     Rows of `own` stand in place of all shipped ones of their model and tier; on days for which it then has no price of long prompts,
     these cost what others do. Raises UsageError where `own` can't be read; then the list loaded before stays, or the shipped one.
     """
-    shipped = resources.path("telemetry-server/prices/anthropic.csv").read_text()
+    shipped = _shipped()
     mine = _own_text(own)
-    checksum = hashlib.sha256(f"{_READ}\0{_LIST}\0{shipped}\0{mine}".encode()).hexdigest()
+    checksum = _checksum(shipped, mine)
     known = recorded(runner).get("prices")
     if known == checksum:
         return False
@@ -88,10 +88,23 @@ def load(runner: Runner, own: Path | None = None) -> bool:
     return True
 
 
+def are_loaded(runner: Runner, own: Path) -> bool:
+    """Whether the store's list is the shipped one with `own` as it is now. Raises UsageError where `own` can't be read."""
+    return recorded(runner).get("prices") == _checksum(_shipped(), _own_text(own))
+
+
 def own_file(home: Path, named: str) -> Path | None:
     """Where an installation's own prices are: the file named in the setting `prices`, else prices.csv in `home`; None without one."""
     file = Path(named).expanduser() if named else home / "prices.csv"
     return file if named or file.exists() else None
+
+
+def _shipped() -> str:
+    return resources.path("telemetry-server/prices/anthropic.csv").read_text()
+
+
+def _checksum(shipped: str, own: str) -> str:
+    return hashlib.sha256(f"{_READ}\0{_LIST}\0{shipped}\0{own}".encode()).hexdigest()
 
 
 def _own_text(own: Path | None) -> str:

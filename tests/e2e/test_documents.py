@@ -96,6 +96,7 @@ def test_the_plugin_is_installed_as_the_readme_says(tmp_path: Path, version: str
 
 def test_every_command_has_help_with_examples(environment: dict[str, str]) -> None:
     listed = run("sp-telemetry --help", environment).stdout
+    assert "example" in listed
     names = re.findall(r"^    (\w+) ", listed, re.MULTILINE)
     assert {"demo", "report", "context", "up", "down", "status", "logs", "serve", "sql"} <= set(names)
     for name in names:

@@ -38,7 +38,12 @@ COMMANDS = {
     "sql": "ask the store in SQL",
 }
 
-EXIT_CODES = """\
+EPILOG = """\
+examples:
+  sp-telemetry demo                      what it does, on recorded sessions
+  sp-telemetry setup --dry-run           what it would change on this machine
+  sp-telemetry report cost --since 7d    what this week cost; every command has --help with more of these
+
 exit codes: 0 done · 1 failed · 2 wrong parameter · 3 nobody answers at the store's address · 4 store or port in use
             5 the engine refused the query · 6 nothing stored to answer with
 """
@@ -58,7 +63,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="sp-telemetry",
         description="What each chapter and feature costs with Claude Code, where the agent fails, and how complete the numbers are.",
-        epilog=EXIT_CODES,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sp-telemetry {__version__}")

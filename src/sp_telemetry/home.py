@@ -14,6 +14,14 @@ from sp_telemetry.settings import Settings, default_home
 WRITER, READER = "telemetry_user", "telemetry_reader"
 
 
+def here() -> Path:
+    """The current directory. Raises UsageError where somebody has removed it."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("The current directory no longer exists.", "Change to another one.") from None
+
+
 @dataclass(frozen=True)
 class Home:
     """An installation's directory. Made with mode 0700; nothing of ours lies outside it."""

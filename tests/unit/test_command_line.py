@@ -83,6 +83,14 @@ def test_a_port_that_is_no_number(tmp_path: Path, port: str) -> None:
     assert done.returncode == 2 and "expected a name and a number, as in metrics=18888" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a directory in use can't be removed")
+@pytest.mark.parametrize("words", [["doctor"], ["setup", "--dry-run"], ["context"]], ids=" ".join)
+def test_a_directory_that_is_gone(tmp_path: Path, words: list[str]) -> None:
+    done = run(tmp_path / "home", *words, preexec_fn=lambda: (os.mkdir("gone"), os.chdir("gone"), os.rmdir("../gone")))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("sp-telemetry: The current directory no longer exists.\nChange to another one")
+
+
 def test_nobody_is_named_where_no_name_is_known(tmp_path: Path) -> None:
     nobody = dict.fromkeys(("USER", "LOGNAME", "USERNAME"), "") | dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull)
     done = run(tmp_path / "home", "setup", "--dry-run", environ=nobody)

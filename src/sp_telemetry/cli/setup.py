@@ -7,10 +7,9 @@ import json
 import os
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from sp_telemetry.errors import UsageError
-from sp_telemetry.home import Home
+from sp_telemetry.home import Home, here
 from sp_telemetry.privacy.policy import LEVELS
 
 HELP = "Switch Claude Code's telemetry on for you, start the server, and prove that an event arrives."
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         args.person, args.autostart, args.console, args.prometheus, args.traces, dict(map(_port, args.port)), args.force, args.bare_names,
         args.backfill, args.privacy, args.backend,
     )  # fmt: skip
-    made = plan(home, os.environ, Path.cwd(), options)
+    made = plan(home, os.environ, here(), options)
     if not args.json:
         _show(made)
     if args.dry_run:
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError("There is nobody to ask.", "Add --yes, or --dry-run to see first.")
         if args.person is None and (name := _ask_person(made.offered)) != made.person:
             options = replace(options, person=name)
-            made = plan(home, os.environ, Path.cwd(), options)
+            made = plan(home, os.environ, here(), options)
         if made.conflicts and not args.force:
             options = replace(
                 options, force=_agreed("Replace what stands there already? `sp-telemetry uninstall` brings it back. [y/N] ", False)

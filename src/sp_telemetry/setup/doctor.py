@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sp_telemetry.errors import SpTelemetryError
-from sp_telemetry.home import Home
+from sp_telemetry.home import Home, here
 from sp_telemetry.settings import Settings
 from sp_telemetry.setup import client_versions
 
@@ -77,11 +77,11 @@ class Examination:
 def examine(
     home: Home, environ: Mapping[str, str] = os.environ, directory: Path | None = None, managed: tuple[Path, ...] | None = None
 ) -> Examination:
-    """Look at everything. Raises only for a config.toml that can't be read."""
+    """Look at everything. Raises only for a config.toml that can't be read, and for a current directory that is gone."""
     from sp_telemetry.setup import doctor_client, doctor_server, doctor_settings, doctor_store, policy
 
     begun = time.monotonic()
-    patient = Patient(home, home.settings(), environ, directory or Path.cwd(), managed)
+    patient = Patient(home, home.settings(), environ, directory or here(), managed)
     findings: list[Finding] = []
     parts: tuple[Callable[[Patient], list[Finding]], ...] = (
         doctor_client.version,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -107,6 +108,20 @@ def test_in_a_terminal_it_asks(bare: Bare, typed: str, person: str | None, backf
         assert f"read back under the name {person}" in screen
         assert bare.home.settings().backfill is backfill  # only after a clear yes
         assert claude_settings.read(bare.settings).env["OTEL_RESOURCE_ATTRIBUTES"].endswith("=" + person.replace(" ", "%20"))
+
+
+def test_ctrl_d_leaves_a_question(bare: Bare) -> None:
+    ours, theirs = pty.openpty()
+    process = bare.start("setup", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, b"\x04")
+    shown = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    assert process.wait(timeout=60) == 130 and b"Traceback" not in shown and shown.endswith(b"\r\n"), shown.decode()
+    assert bare.settings.read_bytes() == ORIGINAL and not bare.home.path.exists()
 
 
 def test_nobody_to_ask(bare: Bare) -> None:

@@ -90,7 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
         except SystemExit as ended:  # argparse's
             code = ended.code
         sys.stdout.flush()  # what can't be written is met here, not when the interpreter ends
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):  # Ctrl-C; Ctrl-D where something was asked
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has seen enough
         _give_up_output()

@@ -25,8 +25,10 @@ examples:
 It can be run again at any time, also after having been interrupted. `sp-telemetry uninstall` takes it back.
 """
 BACKFILL = """\
-When the server was down or telemetry off, Claude Code's own transcripts still know each request. Read them at the start of a session, at
-most hourly, and fill in what is missing? Only tokens, models, times, branches and directories are kept. [y/N] """
+When the server was down or telemetry off, Claude Code's own transcripts still
+know each request. Read them at the start of a session, at most hourly, and
+fill in what is missing? Only tokens, models, times, branches and directories
+are kept. [y/N] """
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 

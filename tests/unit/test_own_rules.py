@@ -42,6 +42,13 @@ def test_check_explains_samples_at_the_command_line(tmp_path):
     )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="arguments are Unicode there")
+def test_a_sample_that_is_no_utf_8(tmp_path):
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", "privacy", "check", b"M\xfcller"]
+    done = subprocess.run(command, env={**os.environ, "SP_TELEMETRY_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("sp-telemetry: What is to be tried is not UTF-8.\n")
+
+
 def test_no_file_is_no_rule(tmp_path, run):
     assert own.load(tmp_path, "strict", run) == Policy("strict")
 

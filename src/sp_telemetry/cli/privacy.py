@@ -93,6 +93,10 @@ def _list(names: Iterator[str]) -> str:
 
 def _check(home: Home, args: argparse.Namespace) -> int:
     level = args.level or home.settings().privacy_level
+    try:
+        "".join(args.sample).encode()
+    except UnicodeEncodeError:
+        raise UsageError("What is to be tried is not UTF-8.", "Is it written in another encoding?") from None
     with _engine() as run:
         policy = own.load(home.path, level, run)
         samples = [*args.sample, *([] if args.sample else (*SAMPLES, *(text for p in policy.own_patterns for text in p.like)))]

@@ -26,5 +26,10 @@ format=text
 for argument in "$@"; do
     case $argument in --format | --format=* | --json) format= ;; esac
 done
-NO_COLOR=1 COLUMNS=80 "$cli" report "$@" ${format:+--format "$format"} </dev/null 2>&1
+# Claude Code tells its hooks how wide the terminal is, and keeps ten columns of it for itself.
+case ${COLUMNS:-} in
+    [1-9][0-9] | [1-9][0-9][0-9]) width=$((COLUMNS - 10)) ;;
+    *) width=80 ;;
+esac
+NO_COLOR=1 COLUMNS=$width "$cli" report "$@" ${format:+--format "$format"} </dev/null 2>&1
 exit 0

@@ -72,7 +72,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     clone = tmp_path / "a clone of ours"
     shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv*", "tests", "docs", ".*_cache", ".hypothesis"))
     cli = tmp_path / "command line"
-    cli.write_text('#!/bin/sh\necho "these words:"; for word in "$@"; do echo "[$word]"; done\n')
+    cli.write_text('#!/bin/sh\necho "these words:"; for word in "$@"; do echo "[$word]"; done\nprintf "%${COLUMNS}s\\n" | tr " " =\n')
     cli.chmod(0o755)
     asked: list[str] = []
     script = Script().on(
@@ -272,7 +272,7 @@ def test_in_the_terminal_the_report_stands_on_the_screen(place: Place) -> None:
         "customApiKeyResponses": {"approved": ["dummy"], "rejected": []}, "theme": "dark",
     }))  # fmt: skip
     environment = place.client.environment(**place.environment, TERM="xterm-256color")
-    command = ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "40", shlex.quote(place.client.executable)]
+    command = ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "40", shlex.quote(place.client.executable)]
     subprocess.run(command, env=environment, cwd=place.book, check=True)
     try:
         until(socket, "says: 017 usage-data-collection")
@@ -281,6 +281,8 @@ def test_in_the_terminal_the_report_stands_on_the_screen(place: Place) -> None:
             time.sleep(0.6)
         shown = until(socket, "[report]")
         assert "[cost]" in shown
+        shown = until(socket, "Original prompt")
+        assert [line.strip() for line in shown.splitlines() if "==" in line] == ["=" * 70]  # a line as wide as ours is not broken
         assert place.api.log == []
     finally:
         subprocess.run(["tmux", "-L", socket, "kill-server"])

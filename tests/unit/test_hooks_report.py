@@ -42,6 +42,13 @@ def test_the_report_stands_in_the_answer(session: Session) -> None:
     assert typed(session, "cost") == {"decision": "block", "reason": "\nchapter  cost\n33       $1.23"}
 
 
+@pytest.mark.parametrize(("said", "width"), [("120", "110"), ("80", "70"), ("", "80"), ("wide", "80")])
+def test_the_report_is_as_wide_as_the_session_shows(session: Session, said: str, width: str) -> None:
+    command_line(session, 'echo "$COLUMNS"')
+    session.more["COLUMNS"] = said
+    assert typed(session, "cost")["reason"] == f"\n{width}"
+
+
 @pytest.mark.parametrize("config", [".claude", "another place"])
 def test_a_command_of_the_person_is_answered_only_where_set_up_put_it(session: Session, config: str) -> None:
     command_line(session, "echo ours")

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cost", choices=tuple(COSTS), help="of the report cost: as reported by Claude Code (default), computed from "
                         "tokens by the price list, or both")  # fmt: skip
     parser.add_argument("--format", choices=("table", "text", "json", "csv", "markdown"), default="table",
-                        help="text is the table without colours, 80 wide, at most a screen long")  # fmt: skip
+                        help="text is the table without colours, 80 wide or COLUMNS, at most a screen long")  # fmt: skip
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format json")
     parser.add_argument("--limit", type=int, metavar="N", help=f"groups to show; 0 is all (default {_TABLE_ROWS['table']} in a table)")
 
@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         terminal = sys.stdout.isatty()
         out = render.text(result, shutil.get_terminal_size().columns if terminal else 80, max_rows=0, color=terminal and _colours())
     else:
-        out = render.FORMATS[args.format](result)
+        given = {"width": _columns()} if args.format == "text" else {}
+        out = render.FORMATS[args.format](result, **given)
     sys.stdout.write(out)
     return 0
 
@@ -108,6 +109,12 @@ def _list(format: str) -> int:
     print(f"{'audit':17} every request in the transcripts against the telemetry: what is missing, and why")
     print("\nFor example: cost --chapter 33 --by day --since 7d")
     return 0
+
+
+def _columns() -> int:
+    """How wide whoever shows the text says that it may be."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and 0 < len(said) < 5 else 80
 
 
 def _colours() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -57,6 +58,26 @@ def test_the_command_its_line_its_json_and_its_exit_code(running, configuration,
     again = json.loads(_command(running, configuration, "audit", "--session", of, "--json").stdout)
     assert (again["both"], again["missing"], again["sequence"]["gaps"]) == (4, 0, 0)
     assert again["transcripts"]["read"] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+@pytest.mark.parametrize("words", [["audit"], ["backfill", "--dry-run"], ["backfill"], ["backfill", "--quiet"]], ids=" ".join)
+def test_in_a_terminal_reading_is_shown(running, configuration, of, words):
+    configuration.session(of, made(of, NOW - 5 * DAY, 3).transcript())
+    environ = {**running.environ, **configuration.environ, "SP_TELEMETRY_HOME": str(running.home.path)}
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", *words]
+    subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, stderr=theirs, timeout=60)
+    os.write(theirs, b".")  # the end of what is there to read
+    shown = b""
+    while not shown.endswith(b"."):
+        shown += os.read(ours, 1 << 16)
+    os.close(ours)
+    os.close(theirs)
+    if "--quiet" in words:
+        assert shown == b"."
+    else:
+        assert b"reading transcripts: " in shown and shown.endswith(b"\r\x1b[K.")
 
 
 def test_what_the_command_refuses(running, configuration, tmp_path):

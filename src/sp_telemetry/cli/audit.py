@@ -76,7 +76,7 @@ def perform(args: argparse.Namespace) -> Audit:
     secret = home.secret("transcripts")
     client = connect(home, settings, WRITER)
     found = files.find(os.environ, secret)
-    with _Progress("reading transcripts") as progress:
+    with Progress("reading transcripts") as progress:
         read = reading.bring(client, found, secret, progress.show)
     done = audit.audit(
         client, found, read,
@@ -105,13 +105,13 @@ def _utc(when: Any) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-class _Progress:
+class Progress:
     """One line on a terminal's standard error, gone when the work is done."""
 
     def __init__(self, what: str) -> None:
         self._what, self._shown = what, False
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Progress:
         return self
 
     def show(self, done: int, of: int) -> None:

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import time
     from datetime import UTC, datetime
 
+    from sp_telemetry.cli.audit import Progress
     from sp_telemetry.errors import ServerUnreachable
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, refuse_empty, zone_in_force
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
     secret = home.secret("transcripts")
     found = files.find(os.environ, secret)
-    read = reading.bring(client, found, secret)
+    with Progress("reading transcripts") as progress:
+        read = reading.bring(client, found, secret, (lambda done, of: None) if args.quiet else progress.show)
     machine = files.machine(secret)
     with links.linking(client, read):
         if args.dry_run:

@@ -183,10 +183,16 @@ def test_unreadable_settings(place: Place) -> None:
     assert place.found("settings-unreadable").level == "warning"
 
 
+@pytest.mark.checkout
+def test_the_plugin_is_installed_from_this_checkout(place: Place) -> None:
+    place.home.make()
+    mend = place.found("plugin-missing").mend  # to be pasted into a shell
+    assert mend == f"claude plugin marketplace add {shlex.quote(str(ROOT))}; claude plugin install sp-telemetry@sp-telemetry"
+
+
 def test_hooks_and_spool(place: Place) -> None:
     place.home.make()
-    mend = place.found("plugin-missing").mend  # to be pasted into a shell, so with the checkout's own path
-    assert mend == f"claude plugin marketplace add {shlex.quote(str(ROOT))}; claude plugin install sp-telemetry@sp-telemetry"
+    assert place.found("plugin-missing").mend.endswith("; claude plugin install sp-telemetry@sp-telemetry")
     user = place.user / ".claude"
     place.write(user / "settings.json", enabledPlugins={"sp-telemetry@sp-telemetry": True})
     assert place.found("plugin-missing").mend == "claude plugin install sp-telemetry@sp-telemetry"

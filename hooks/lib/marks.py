@@ -112,7 +112,7 @@ MARKS = (
     ('razorpay-key', 23, (('rzp_live_', 'rzp_test_'),), 'rzp_(?:live|test)_[A-Za-z0-9]{14,}', '<razorpay-key>', ''),
     ('flutterwave-key', 20, (('flwpubk-', 'flwpubk_test-', 'flwseck-', 'flwseck_test-'),), 'FLW(?:PUB|SEC)K(?:_TEST)?-[A-Za-z0-9]{12,}(?:-X)?', '<flutterwave-key>', ''),
     ('duffel-key', 42, (('duffel_live_', 'duffel_test_'),), 'duffel_(?:live|test)_[A-Za-z0-9_-]{30,}', '<duffel-key>', ''),
-    ('mollie-key', 35, (('live_', 'test_'),), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:(?:live|test)_[A-Za-z0-9]{30,}(?:_pub)?)', '\\1<mollie-key>', ''),
+    ('mollie-key', 35, (('live_',),), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:live_[A-Za-z0-9]{30,}(?:_pub)?)', '\\1<mollie-key>', ''),
     ('polar-key', 39, (('polar_',), ('_',)), 'polar_[a-z]{2,4}_[A-Za-z0-9]{30,}', '<polar-key>', ''),
     ('sendgrid-key', 36, (('sg.',), ('.',)), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:SG\\.[A-Za-z0-9_-]{16,}\\.[A-Za-z0-9_-]{16,})', '\\1<sendgrid-key>', ''),
     ('mailgun-key', 36, (('key-',),), '(^|[^A-Za-z0-9]|\\\\[nrtbf]|%[0-9A-Fa-f]{2})(?:key-[0-9a-fA-F]{32})', '\\1<mailgun-key>', ''),

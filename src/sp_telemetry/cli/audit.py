@@ -56,6 +56,7 @@ def perform(args: argparse.Namespace) -> Audit:
     that neither knows."""
     from datetime import UTC, datetime
 
+    from sp_telemetry.cli.progress import Progress
     from sp_telemetry.errors import NothingStored, UsageError
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import refuse_empty, time_range, zone_in_force
@@ -103,22 +104,3 @@ def _utc(when: Any) -> str:
     from datetime import UTC
 
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-class Progress:
-    """One line on a terminal's standard error, gone when the work is done."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._shown = what, False
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def show(self, done: int, of: int) -> None:
-        if sys.stderr.isatty():
-            self._shown = True
-            print(f"\r{self._what}: {done / 1e6:,.0f} of {of / 1e6:,.0f} MB", end="", file=sys.stderr, flush=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import time
     from datetime import UTC, datetime
 
-    from sp_telemetry.cli.audit import Progress
+    from sp_telemetry.cli.progress import Progress
     from sp_telemetry.errors import ServerUnreachable
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, refuse_empty, zone_in_force

@@ -97,6 +97,22 @@ def test_rows_of_an_earlier_shape_stay(blank):
     assert values(blank, "SELECT cost_usd, requests FROM telemetry.session_summaries FINAL") == ["1.75\t2"]
 
 
+def test_parts_of_an_earlier_shape_get_the_index_that_finds_a_session(blank):
+    schema.migrate(blank, up_to="0016_read_faster.sql")
+    for days in (1, 15):
+        event = f"(timestamp, event_type, session_id) VALUES (now64(9) - INTERVAL {days} DAY, 'api_request', '{SESSION}')"
+        blank.run(f"INSERT INTO telemetry.telemetry_events {event}")
+    schema.migrate(blank)
+    count = "SELECT count() FROM telemetry.telemetry_events WHERE session_id = '{}'"
+    assert values(blank, count.format(SESSION)) == ["2"], "it is found before the index is there"
+    until = time.monotonic() + 60
+    while values(blank, "SELECT count() FROM system.mutations WHERE NOT is_done") != ["0"] and time.monotonic() < until:
+        time.sleep(0.1)
+    assert values(blank, count.format(SESSION)) == ["2"]
+    assert "Name: by_session_id" in (plan := blank.query(f"EXPLAIN indexes = 1 {count.format('another')}", "TabSeparatedRaw").decode())
+    assert "Granules: 0/2" in plan and "by_session\n" not in plan
+
+
 @pytest.mark.parametrize("name", ["0001_installation.sql", "0003_telemetry_events.sql", MIGRATIONS[-1]])
 def test_a_migration_that_was_killed_half_way_is_done_again(blank, name):
     """Recorded only at its end: with the record gone, it is as if the process had died before writing it."""

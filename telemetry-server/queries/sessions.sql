@@ -60,7 +60,7 @@ WITH
             if(has(by, 'branch'), toString(any(e.branch)), '') AS branch,
             if(has(by, 'project'), toString(any(e.project)), '') AS project,
             groupBitOr(bitShiftLeft(toUInt64(1), bitAnd(minute, 63))) AS minutes,
-            if(has(by, 'session'), max(moment), 0) AS last,
+            max(if(has(by, 'session'), moment, 0)) AS last,
             min(timestamp) AS first_at,
             max(timestamp) AS last_at,
             countIf(event_type = 'user_prompt' OR begins_prompt) AS prompts,

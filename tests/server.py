@@ -104,6 +104,10 @@ class Server:
         assert status == 200
         return prometheus(text.decode())
 
+    def says(self) -> str:
+        """What it counted and logged, for the message of a test that misses something."""
+        return f"{self.metrics()}\n{(self.home.logs / 'server.log').read_text()[-4000:]}"
+
     def command(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", "sp_telemetry.cli.main", *arguments],

@@ -24,6 +24,7 @@ from tests.server import Server, wait_for
 
 pytestmark = [pytest.mark.needs("node", "npm", "git"), pytest.mark.timeout(300)]
 MODEL = "claude-sonnet-4-5"
+PATIENT = {"CLAUDE_CODE_OTEL_SHUTDOWN_TIMEOUT_MS": "20000", "CLAUDE_CODE_OTEL_FLUSH_TIMEOUT_MS": "20000"}  # on a busy machine 2 s are not enough
 
 
 @dataclass
@@ -54,10 +55,10 @@ class Story:
         assert done.stdout, done.stderr
         return json.loads(done.stdout) | {"exit code": done.returncode}
 
-    def arrived(self, *names: str) -> bool:
+    def require_arrived(self, *names: str) -> None:
         sql = "SELECT uniqExact(request_id) FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request'"
         expected = sum(len(self.runs[name]) for name in names)
-        return wait_for(lambda: self.server.query(sql) == [[expected]], 15)
+        assert wait_for(lambda: self.server.query(sql) == [[expected]], 15), (self.server.query(sql), expected, self.server.says())
 
 
 def free_port() -> int:
@@ -92,7 +93,7 @@ def story(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Story]:
     with MessagesApi(script) as api:
         client = ClaudeCode(claude, tmp_path / "home", api.url)
         server.up()
-        telemetry = variables(f"http://127.0.0.1:{server.ports['otlp_http']}", "ada") | {"OTEL_LOGS_EXPORT_INTERVAL": "200"}
+        telemetry = variables(f"http://127.0.0.1:{server.ports['otlp_http']}", "ada") | {"OTEL_LOGS_EXPORT_INTERVAL": "200"} | PATIENT
         try:
             yield Story(server, client, api, repository, telemetry)
         finally:
@@ -102,7 +103,7 @@ def story(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Story]:
 def test_what_is_missing_and_why_is_said_exactly(story):
     """Half of a session with the server down, a run with telemetry off, a fork, a compaction and a subagent."""
     session = story.run("on", "the first question")
-    assert story.arrived("on")
+    story.require_arrived("on")
     story.server.down()
     story.run("down", "the second question", resume=session)
     story.server.up()
@@ -112,7 +113,7 @@ def test_what_is_missing_and_why_is_said_exactly(story):
     story.run("compaction", "/compact", resume=fork)
     story.run("after it", "the first question", resume=fork)
     heard = ("on", "on again", "fork", "compaction", "after it")
-    assert story.arrived(*heard), story.api.log
+    story.require_arrived(*heard)
 
     told = story.audit()
     compaction = set(story.runs["compaction"])  # its own request stands in no transcript
@@ -139,7 +140,7 @@ def test_what_is_missing_and_why_is_said_exactly(story):
 
 def test_a_clean_audit_and_nothing_new_the_second_time(story):
     session = story.run("on", "the third question")
-    assert story.arrived("on")
+    story.require_arrived("on")
     told = story.audit("--session", session)
     assert (told["both"], told["missing"], told["clean"], told["exit code"]) == (len(story.runs["on"]), 0, True, 0)
     assert told["cost_differs_usd"] == 0

@@ -83,6 +83,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 def test_what_was_missed_is_filled_in_once_and_gives_way_to_the_original(place: Place) -> None:
     store = place.store
     first = place.ask("first half", f"http://127.0.0.1:{store.ports['otlp_http']}")
+    said = store.says()
     store.down()
     second = place.ask("second half", place.otlp.http_url, resume=first.session_id)  # what it exports now is kept for later
     store.up()
@@ -92,7 +93,7 @@ def test_what_was_missed_is_filled_in_once_and_gives_way_to_the_original(place: 
         cost += first.result["total_cost_usd"]
     lost = {row["request_id"] for row in events_of(place.otlp) if row["event.name"] == "api_request"}
     reported = {row[0] for row in store.query("SELECT request_id FROM telemetry_events WHERE event_type = 'api_request'")}
-    assert lost and reported and not lost & reported
+    assert lost and reported and not lost & reported, (lost, reported, said, store.says())
 
     # Audit says exactly which are missing.
     audit = place.audit(code=1)

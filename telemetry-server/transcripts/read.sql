@@ -41,7 +41,7 @@ WITH
              arrayMax(arrayMap(each -> greatest(each.2, each.3, each.4, each.5), tupleElement(u, 'iterations')))) AS most_tokens
 SELECT
     rowNumberInAllBlocks() AS number,
-    if(marked, toUInt32OrZero(substring(line, length('{mark}') + 1)), 0) AS opened,
+    if(marked, toUInt32OrZero(substring(line, length('{mark}') + 1, 10)), 0) AS opened,
     parseDateTime64BestEffortOrZero(tupleElement(j, 'timestamp'), 9, 'UTC') AS at,
     CAST(multiIf(
         marked, 'file',

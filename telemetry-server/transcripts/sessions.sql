@@ -1,7 +1,13 @@
--- session_audits: of each session that the audit of {audited_at} saw whole, how many requests stand where. Coverage under reports reads it,
--- whatever range these are asked for, so a session of which the audit's range cuts something off keeps the row that it has.
+-- session_audits: of each session that an audit saw whole, how many requests stand where. Coverage under reports reads it, whatever range
+-- these are asked for, so a session of which the audit's range cuts something off keeps the row that it has.
 --
 --   from, to, tz     of the audit, as in queries/cost.sql
+--   audited_at       which audit
+--
+-- What stands between `if` and `end` is left out where it is not so.
+--
+--   findings         counted is what the audit of {audited_at} wrote down
+--   counts           nobody asks which requests these are: counted is what matches now, and {matched} is matched.sql
 INSERT INTO telemetry.session_audits
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
@@ -22,7 +28,9 @@ WITH
     (
         SELECT event_id FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND source = 'transcript'
+          /* if findings */
           AND session_id IN (SELECT session_id FROM telemetry.audit_findings WHERE audited_at = {audited_at:DateTime64(9, 'UTC')} AND side = 'transcript')
+          /* end */
     )
 SELECT
     session_id,
@@ -32,10 +40,25 @@ SELECT
     sumIf(f.requests, side = 'both'),
     sumIf(f.requests, side = 'telemetry'),
     sumIf(f.requests, side = 'transcript'),
-    sumIf(f.requests, side = 'transcript' -- by the key of its row (maintenance/backfill.sql)
-        AND sipHash64('transcript', if(f.message_id != '', f.message_id, f.request_id), 0) IN (SELECT event_id FROM filled_in)),
-    sumIf(f.requests, side = 'both' AND finding != 0 AND f.telemetry_tokens != f.transcript_tokens)
-FROM telemetry.audit_findings AS f
-WHERE audited_at = {audited_at:DateTime64(9, 'UTC')} AND session_id NOT IN (SELECT session_id FROM cut_off)
+    sumIf(f.requests, side = 'transcript' AND filled_as IN (SELECT event_id FROM filled_in)),
+    sumIf(f.requests, side = 'both' AND found AND f.telemetry_tokens != f.transcript_tokens)
+FROM
+(
+    /* if findings */
+    SELECT
+        session_id, first_at, last_at, requests, side, finding != 0 AS found, telemetry_tokens, transcript_tokens,
+        sipHash64('transcript', if(message_id != '', message_id, request_id), 0) AS filled_as -- the key of its row (maintenance/backfill.sql)
+    FROM telemetry.audit_findings
+    WHERE audited_at = {audited_at:DateTime64(9, 'UTC')}
+    /* end */
+    /* if counts */
+    {matched}
+    SELECT
+        session_id, at AS first_at, at AS last_at, 1 AS requests, side, found, telemetry_tokens, transcript_tokens,
+        sipHash64('transcript', if(message_id != '', message_id, request_id), 0) AS filled_as
+    FROM matched
+    /* end */
+) AS f
+WHERE session_id NOT IN (SELECT session_id FROM cut_off)
     AND (shared_beyond = 0 OR session_id NOT IN (SELECT session_id FROM telemetry.shared_requests WHERE timestamp < since OR timestamp >= until))
 GROUP BY session_id

@@ -1,6 +1,6 @@
 """Holds every API request that transcripts know of against the telemetry, one to one, and says why one side lacks what the other has.
 
-The statements are telemetry-server/transcripts/match.sql (what goes with what) and telemetry-server/queries/audit.sql (why not).
+The statements are telemetry-server/transcripts/matched.sql (what goes with what) and telemetry-server/queries/audit.sql (why not).
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def audit(
     asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
     with linking(client, read):
-        at = _matched(runner, asked)
+        at = _matched(runner, asked, "findings")
 
     def explained() -> list[dict[str, Any]]:
         versions = runner.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies", "TabSeparatedRaw").decode()
@@ -189,12 +189,11 @@ def audit(
 
 def refresh(client: Client, tz: str, retention_days: int) -> None:
     """Match the last 30 days, or those that events are kept for if that is less, unless nothing has changed, and count for the coverage
-    under reports what stands where; nobody asks."""
+    under reports what stands where; nobody asks which requests these are, so none is written down."""
     runner = Statements(client)
     kept = kept_since(retention_days)
     start = f"{kept:%Y-%m-%dT%H:%M:%SZ}" if kept and retention_days < LAST_DAYS + 3 else ""
-    asked = {"from": start, "to": "", "tz": tz, "session": ""}
-    _matched(runner, asked)
+    _matched(runner, {"from": start, "to": "", "tz": tz, "session": ""}, "counts")
 
 
 def is_known(client: Client, session: str) -> bool:
@@ -214,18 +213,19 @@ def _in_words(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _matched(runner: Statements, asked: Mapping[str, str]) -> str:
+def _matched(runner: Statements, asked: Mapping[str, str], asked_for: str) -> str:
     """Match both sides, and count for the coverage under reports what stands where, unless the same was asked of the same state before.
-    Returns the name of the audit: its moment."""
+    `asked_for`: findings, or only counts. Returns the name of the audit: its moment."""
     state = run_file(runner, "transcripts/state.sql", **asked).decode().strip()
-    known = {"asked": json.dumps([asked["from"], asked["to"], asked["tz"], asked["session"]]), "state": state}
+    known = {"asked": json.dumps([asked_for, asked["from"], asked["to"], asked["tz"], asked["session"]]), "state": state}
     if at := run_file(runner, "transcripts/audited.sql", **known).decode().strip():
         return at
     at = f"{time.time_ns() / 1e9:.6f}"
-    [match] = shipped("transcripts/match.sql")
-    runner.query(special(runner).only(match), "TabSeparated", {**asked, "audited_at": at})
+    there = special(runner)
+    if asked_for == "findings":
+        runner.query(there.matched(*shipped("transcripts/match.sql"), asked_for), "TabSeparated", {**asked, "audited_at": at})
     if not asked["session"]:
-        run_file(runner, "transcripts/sessions.sql", **asked, audited_at=at)
+        runner.query(there.matched(*shipped("transcripts/sessions.sql"), asked_for), "TabSeparated", {**asked, "audited_at": at})
     run_file(runner, "transcripts/remember.sql", **known, audited_at=at)
     return at
 

@@ -4,24 +4,34 @@ engine would plan for half a second to find nothing. The question is telemetry-s
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sp_telemetry.store.schema import Runner, run_file
+from sp_telemetry.store.schema import Runner, run_file, shipped
 
 
 @dataclass(frozen=True)
 class Special:
-    """`several`: some requests were billed for several attempts; `pairs`: some have no id of their own to be paired by."""
+    """`several`: some requests were billed for several attempts; `pairs`: some have no id of their own to be paired by; `events`: telemetry
+    knows of any request."""
 
     several: bool
     pairs: bool
+    events: bool
 
-    def only(self, statement: str) -> str:
-        """`statement` without its parts between `/* if … */` and `/* end */` of which there is none."""
-        for part, is_there in vars(self).items():
-            if not is_there:
-                statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
-        return statement
+    def matched(self, statement: str, asked_for: str) -> str:
+        """`statement` over what transcripts/matched.sql matches, for `findings` or `counts`: without what is not so or not asked for, which
+        stands between `/* if … */` and `/* end */`."""
+        [matched] = shipped("transcripts/matched.sql")
+        parts = {**vars(self), "silence": not self.events, "findings": asked_for == "findings", "counts": asked_for == "counts"}
+        return _only(_only(statement, parts).replace("{matched}", matched), parts)
+
+
+def _only(statement: str, parts: Mapping[str, bool]) -> str:
+    for part, is_there in parts.items():
+        if not is_there:
+            statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
+    return statement
 
 
 def special(runner: Runner) -> Special:

@@ -3,11 +3,9 @@ engine would plan for half a second to find nothing. The question is telemetry-s
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sp_telemetry.store.schema import Runner, run_file, shipped
+from sp_telemetry.store.schema import Runner, only, run_file, shipped
 
 
 @dataclass(frozen=True)
@@ -24,14 +22,7 @@ class Special:
         stands between `/* if … */` and `/* end */`."""
         [matched] = shipped("transcripts/matched.sql")
         parts = {**vars(self), "silence": not self.events, "findings": asked_for == "findings", "counts": asked_for == "counts"}
-        return _only(_only(statement, parts).replace("{matched}", matched), parts)
-
-
-def _only(statement: str, parts: Mapping[str, bool]) -> str:
-    for part, is_there in parts.items():
-        if not is_there:
-            statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
-    return statement
+        return only(only(statement, **parts).replace("{matched}", matched), **parts)
 
 
 def special(runner: Runner) -> Special:

@@ -105,18 +105,29 @@ CREATE TABLE telemetry.read_contexts
 )
 ENGINE = Null;
 
+-- The policy is a long expression, and stands here once: six of them took the engine 60 ms more to analyse.
 CREATE MATERIALIZED VIEW telemetry.transcript_contexts_mv TO telemetry.transcript_contexts AS
 WITH
     assumeNotNull((SELECT any(salt) FROM telemetry.installation)) AS salt
 SELECT
-    telemetry_ruled(salt, 'vcs.ref.head.name', telemetry_redact(r.branch)) AS branch,
-    telemetry_ruled(salt, 'directory', telemetry_redact(r.directory)) AS directory,
+    kept[1] AS branch,
+    kept[2] AS directory,
     now64(9) AS decided_at,
-    telemetry_ruled(salt, 'vcs.repository.name', telemetry_redact(r.project)) AS project,
-    telemetry_ruled(salt, 'context.feature', telemetry_redact(r.feature)) AS feature,
-    telemetry_ruled(salt, 'context.chapter', telemetry_redact(r.chapter)) AS chapter,
-    telemetry_ruled(salt, 'context.part', telemetry_redact(r.part)) AS part,
-    r.feature_source AS feature_source,
-    r.chapter_source AS chapter_source,
-    r.confidence AS confidence
-FROM telemetry.read_contexts AS r;
+    kept[3] AS project,
+    kept[4] AS feature,
+    kept[5] AS chapter,
+    kept[6] AS part,
+    feature_source,
+    chapter_source,
+    confidence
+FROM
+(
+    SELECT
+        arrayMap((name, called) -> telemetry_ruled(salt, called, telemetry_redact(name)),
+            [r.branch, r.directory, r.project, r.feature, r.chapter, r.part],
+            ['vcs.ref.head.name', 'directory', 'vcs.repository.name', 'context.feature', 'context.chapter', 'context.part']) AS kept,
+        r.feature_source AS feature_source,
+        r.chapter_source AS chapter_source,
+        r.confidence AS confidence
+    FROM telemetry.read_contexts AS r
+);

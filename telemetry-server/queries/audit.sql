@@ -1,5 +1,5 @@
 -- What the last audit found: a row for each session, model, version, side and reason. `sp-telemetry audit` reads the transcripts and
--- matches each request (transcripts/match.sql) before it asks this.
+-- matches each request (transcripts/matched.sql) before it asks this.
 --
 --   session                 the whole name; empty: all
 --   audited_at              which audit; empty: the last

@@ -1,4 +1,4 @@
--- A number that is another one when anything has changed that an audit matches and counts (match.sql, sessions.sql): transcripts, requests
+-- A number that is another one when anything has changed that an audit matches and counts (matched.sql, sessions.sql): transcripts, requests
 -- that were reported or filled in, prices. Merges change nothing of it.
 --
 --   from, to, tz     as in queries/cost.sql

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sp_telemetry.transcripts import backfill, files, summary
-from sp_telemetry.transcripts.audit import Audit
+from sp_telemetry.transcripts.audit import Audit, refresh
 from tests.client.script import Usage
 from tests.server import Server
 from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, named, performed, sets, store
@@ -413,3 +413,43 @@ def test_the_secret_of_the_ids_is_its_own(running, configuration, of):
     mine, theirs = (files.find(configuration.environ, secret).files[0] for secret in (SECRET, "another"))
     assert mine.file_id != theirs.file_id and mine.folder_id != theirs.folder_id
     assert files.machine(SECRET) != files.machine("another")
+
+
+def test_counted_after_a_backfill_is_what_an_audit_counts(running, configuration, of):
+    """It writes no findings, for nobody asks which requests they are."""
+    session = made(of, NOW - 5 * DAY, 6)
+    missing, other, surplus, unnamed = session.requests[1:5]
+    missing.in_telemetry, surplus.in_transcript, unnamed.has_id = False, False, False
+    configuration.session(of, session.transcript())
+    other.usage = Usage(input=1000, output=7)
+    store(running, session.events())
+    alone = configuration.session(identifier(of), made(identifier(of), NOW - 4 * DAY, 2).transcript()).stem
+    configuration.bring(running.client)
+    both = f"session_id IN ('{of}', '{alone}')"
+    counted = f"SELECT * EXCEPT (audited_at) FROM telemetry.session_audits FINAL WHERE {both} ORDER BY session_id = '{of}'"
+    findings = f"SELECT count() FROM telemetry.audit_findings WHERE {both}"
+    for filled in (0, 2):
+        running.run(f"DELETE FROM telemetry.session_audits WHERE {both}")
+        before = running.query(findings)
+        refresh(running.client, "UTC", 0)
+        assert running.query(findings) == before
+        by_refresh = running.query(counted)
+        performed(running, configuration)
+        assert running.query(counted) == by_refresh
+        assert [row[3:] for row in by_refresh] == [[0, 0, 2, filled, 0], [4, 1, 1, filled // 2, 1]]
+        backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+
+
+def test_without_any_event_an_audit_finds_what_it_finds_with_one_of_another_session(tmp_path, configuration, of):
+    with audited_server(tmp_path / "silent") as silent:
+        session = made(of, NOW - 5 * DAY, 3)
+        session.requests[1].has_id = False
+        configuration.session(of, session.transcript())
+        alone = performed(silent, configuration)
+        other = made(identifier(of), NOW - 5 * DAY, 1)
+        store(silent, other.events())
+        beside = performed(silent, configuration)
+        assert (alone.missing, len(named(alone, "transcript", of))) == (3, 3)
+        assert sets(alone, of) == sets(beside, of)
+        assert [row for row in beside.rows if row["session_id"] == of] == alone.rows
+        assert alone.rows[0]["details"] and alone.rows[0]["transcript_tokens"]["input"] == 6

@@ -61,7 +61,7 @@ SELECT
 FROM paired;
 
 -- Of requests in transcripts that have one id, and there should be none: those for which no event with that id is left, the first going with
--- the first, as in transcripts/match.sql.
+-- the first, as in transcripts/matched.sql.
 CREATE VIEW IF NOT EXISTS telemetry.surplus_requests AS
 WITH
     several AS

@@ -129,3 +129,35 @@ def test_every_column_that_can_hold_somebodys_words_comes_down(tmp_path: Path) -
         assert counts == dict.fromkeys(pending, 1) | {"transcript_contexts": 0}
     engine.close()
     assert [file for file in tmp_path.rglob("*") if file.is_file() and mark.encode() in file.read_bytes()] == []
+
+
+def with_prompts(folder: Path) -> Engine:
+    """A store at full with some, and strict in force from now on."""
+    engine = Engine(folder)
+    with engine.handle() as handle:
+        schema.migrate(handle, privacy=privacy.render(Policy("full")))
+        stored.enforce(handle, Policy("full"))
+        columns = "timestamp, event_type, session_id, event_id, version, attributes"
+        for number in (1, 2):
+            values = f"now64(9), 'user_prompt', 'a', {number}, {number}, map('prompt', 'zebra {number}')"
+            handle.run(f"INSERT INTO telemetry.telemetry_events ({columns}) VALUES ({values})")
+        handle.run("INSERT INTO telemetry.session_summaries (session_id, version, ended_at, branches) VALUES ('a', 1, now64(9), ['a@zebra.io'])")
+        stored.enforce(handle, Policy("strict"))
+    return engine
+
+
+def test_rows_that_were_taken_back_come_down_and_stay_taken_back(tmp_path: Path) -> None:
+    """Nobody sees them, and they say all that they said."""
+    engine = with_prompts(tmp_path)
+    with engine.handle() as handle:
+        deleted = "* REPLACE (version + 1 AS version, 1 AS is_deleted)"
+        for table in ("telemetry_events", "session_summaries"):
+            handle.run(f"INSERT INTO telemetry.{table} SELECT {deleted} FROM telemetry.{table} FINAL")
+        of_two = "(SELECT * FROM telemetry.telemetry_events WHERE is_deleted AND event_id = 2)"
+        handle.run(f"INSERT INTO telemetry.telemetry_events SELECT * REPLACE (version + 1 AS version, 0 AS is_deleted) FROM {of_two}")
+        assert stored.tighten(handle, Policy("strict"))["session_summaries"]
+        assert not any(stored.pending(handle, Policy("strict")).values())
+        assert handle.query("SELECT event_id FROM telemetry.telemetry_events FINAL") == b"2\n"
+        assert handle.query("SELECT session_id FROM telemetry.session_summaries FINAL") == b""
+    engine.close()
+    assert [file for file in tmp_path.rglob("*.bin") if b"zebra" in file.read_bytes()] == []

@@ -144,7 +144,7 @@ def changes(policy: Policy) -> Iterator[Change]:
     events["unknown_attributes"] = "arraySort(arrayDistinct(arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)))"
     events["event_type"] = "telemetry_name(toString(event_type))"
     later = {"version": "greatest(version + 1, 4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))))"}
-    yield _rewritten("telemetry_events", COLUMNS, events, later, key="event_type")
+    yield _rewritten("telemetry_events", COLUMNS, events, later, key="event_type", identity="event_type, session_id, timestamp, event_id")
 
     some = {name: column for name, column in COLUMNS.items() if column in ("installation_id", "service_name", "service_version", "user_id")}
     who = {column: f"w['{name}']" for name, column in some.items()} | person
@@ -171,7 +171,7 @@ def changes(policy: Policy) -> Iterator[Change]:
     version = {"service_version": _word("service.version", "service_version")}
     version["versions"] = f"arrayMap(x -> {_word('service.version', 'x')}, versions)"
     summaries |= person | version | {"project": named["project"]} | _taken(policy, *SUMS)
-    yield _rewritten("session_summaries", {}, summaries, {"version": "version + 1"})
+    yield _rewritten("session_summaries", {}, summaries, {"version": "version + 1"}, identity="session_id")
     of_usage = {column: value for column, value in named.items() if column != "part"}
     yield _usage(of_usage | {"model": _other(policy, "model", _redacted("model"))} | person, _taken(policy, *SUMS))
 
@@ -255,9 +255,12 @@ def _attributes(policy: Policy, numbers: str = "", whole: bool = False) -> str:
     return f"mapConcat({', '.join(parts)})" if parts[1:] else kept
 
 
-def _rewritten(table: str, words: dict[str, str], columns: dict[str, str], later: dict[str, str], key: str = "") -> Change:
+def _rewritten(
+    table: str, words: dict[str, str], columns: dict[str, str], later: dict[str, str], key: str = "", identity: str = ""
+) -> Change:
     """Rows that differ are written again as they may be, in a version that replaces them; a merge takes the old ones away. Where a
-    name of the sorting key changes, the old row is another one, and deleted."""
+    name of the sorting key changes, the old row is another one, and deleted. With `identity`, what tells rows apart, a table has rows that
+    were taken back too: FINAL hides them, and a merge keeps them with all that they said."""
     pairs = ", ".join(f"'{name}', toString({column})" for name, column in words.items())
     w = f"telemetry_words({SALT}, map({pairs}))" if words else "map()"
     new = ", ".join(f"{value} AS new_{name}" for name, value in columns.items())
@@ -272,9 +275,15 @@ def _rewritten(table: str, words: dict[str, str], columns: dict[str, str], later
         return f"(SELECT *, {new} FROM (SELECT *, {w} AS w FROM telemetry.{table}{final}))"
 
     helpers = ", ".join(["w", *(f"new_{name}" for name in columns)])
-    statements = [
-        f"INSERT INTO telemetry.{table} SELECT * EXCEPT ({helpers}) REPLACE ({replaced}) FROM (SELECT * FROM {rows(' FINAL')} WHERE {differs})"
-    ]
+    written = f"INSERT INTO telemetry.{table} SELECT * EXCEPT ({helpers}) REPLACE ({replaced}) FROM"
+    statements = [f"{written} (SELECT * FROM {rows(' FINAL')} WHERE {differs})"]
+    if identity:
+        taken_back = f"SELECT {identity} FROM telemetry.{table} WHERE is_deleted"
+        there = f"SELECT {identity} FROM telemetry.{table} FINAL WHERE ({identity}) IN ({taken_back})"
+        statements.append(
+            f"{written.replace(later['version'], 'version + 1')} (SELECT * FROM {rows('')} WHERE is_deleted AND ({differs})"
+            f" AND ({identity}) NOT IN ({there})) SETTINGS final = 0"
+        )
     if key:
         statements.append(
             f"ALTER TABLE telemetry.{table} DELETE WHERE telemetry_name(toString({key})) != {key} SETTINGS mutations_sync = 1"

@@ -17,6 +17,7 @@ from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake, Unavailable
 from sp_telemetry.serve.policy import REQUEST, PolicyKeeper
+from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.store import privacy
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.journal import Journal
@@ -199,6 +200,42 @@ def test_a_change_is_known_while_stored_rows_are_brought_down(handle: Handle, tm
 
     try:
         watched(handle.engine, tmp_path, steps, Policy("full"))
+    finally:
+        go_on.set()
+
+
+@pytest.mark.usefixtures("often")
+def test_nothing_is_written_anew_while_stored_rows_come_down(handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attribution would put what it had read before over a row that was brought down. Not either while the server ends."""
+    begun, go_on = threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    def slowly(of: Handle, policy: Policy) -> dict[str, int]:
+        begun.set()
+        ended.append(go_on.wait(20))
+        return {}
+
+    monkeypatch.setattr(privacy, "tighten", slowly)
+    (tmp_path / REQUEST).write_text("tighten")
+
+    async def run() -> None:
+        intake = Intake(handle.engine, Counters(), 1 << 20, Journal(tmp_path / "journal"))
+        upkeep = Upkeep(handle.engine, intake, Home(tmp_path).settings())
+        keeper = PolicyKeeper(handle.engine, Home(tmp_path), intake, Policy(), upkeep.working)
+        await keeper.start()
+        await until(begun.is_set)
+        flushing, closing = asyncio.create_task(upkeep.flush()), asyncio.create_task(keeper.close())
+        await asyncio.sleep(0.3)
+        assert not flushing.done() and not closing.done()
+        go_on.set()
+        async with asyncio.timeout(20):
+            await asyncio.gather(flushing, closing)
+        assert ended == [True]
+        await upkeep.close()
+        await intake.close()
+
+    try:
+        asyncio.run(run())
     finally:
         go_on.set()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+import pytest
+
+from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy import sql as privacy
 from sp_telemetry.privacy.patterns import Pattern
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store import privacy as stored
-from sp_telemetry.store.engine import Engine
+from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
 from tests.server import as_json, context, log_request, pairs
 
@@ -141,7 +145,8 @@ def with_prompts(folder: Path) -> Engine:
         for number in (1, 2):
             values = f"now64(9), 'user_prompt', 'a', {number}, {number}, map('prompt', 'zebra {number}')"
             handle.run(f"INSERT INTO telemetry.telemetry_events ({columns}) VALUES ({values})")
-        handle.run("INSERT INTO telemetry.session_summaries (session_id, version, ended_at, branches) VALUES ('a', 1, now64(9), ['a@zebra.io'])")
+        columns, values = "session_id, version, ended_at, branches", "'a', 1, now64(9), ['a@zebra.io']"
+        handle.run(f"INSERT INTO telemetry.session_summaries ({columns}) VALUES ({values})")
         stored.enforce(handle, Policy("strict"))
     return engine
 
@@ -161,3 +166,49 @@ def test_rows_that_were_taken_back_come_down_and_stay_taken_back(tmp_path: Path)
         assert handle.query("SELECT session_id FROM telemetry.session_summaries FINAL") == b""
     engine.close()
     assert [file for file in tmp_path.rglob("*.bin") if b"zebra" in file.read_bytes()] == []
+
+
+class Beside:
+    """A handle beside which another statement goes on that had begun before: what it had read comes into the store right after a row that
+    was brought down, as of a later moment."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle, self._done = handle, False
+
+    def query(self, sql: str, *more: Any) -> bytes:
+        if not sql.startswith("INSERT INTO telemetry.telemetry_events") or self._done:
+            return self._handle.query(sql, *more)
+        self._done = True
+        self._handle.run("CREATE TEMPORARY TABLE was_read ENGINE = Memory AS SELECT * FROM telemetry.telemetry_events FINAL")
+        answer = self._handle.query(sql, *more)
+        later = "* REPLACE (toUInt64(4000000000000000000 + toUnixTimestamp64Nano(now64(9))) AS version)"
+        self._handle.run(f"INSERT INTO telemetry.telemetry_events SELECT {later} FROM was_read")
+        return answer
+
+
+def test_what_is_written_meanwhile_of_what_was_read_before_comes_down_too(tmp_path: Path) -> None:
+    """By attribution, summaries or backfill, whose rows win over those that were brought down."""
+    engine = with_prompts(tmp_path)
+    with engine.handle() as handle:
+        stored.tighten(Beside(handle), Policy("strict"))
+        assert not any(stored.pending(handle, Policy("strict")).values())
+        assert handle.query("SELECT count() FROM telemetry.telemetry_events FINAL") == b"2\n"
+    engine.close()
+    assert [file for file in tmp_path.rglob("*.bin") if b"zebra" in file.read_bytes()] == []
+
+
+def test_a_merge_that_is_not_made_is_not_said_to_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine passes it over in silence where it lacks room, say. Then the old rows are on the disk."""
+    monkeypatch.setattr(stored, "ROUNDS", 2)
+    engine = with_prompts(tmp_path)
+
+    class Unmerged(Beside):
+        def query(self, sql: str, *more: Any) -> bytes:
+            return b"" if sql.startswith("OPTIMIZE") else self._handle.query(sql, *more)
+
+    with engine.handle() as handle:
+        with pytest.raises(QueryFailed, match="telemetry_events"):
+            stored.tighten(Unmerged(handle), Policy("strict"))
+        stored.tighten(handle, Policy("strict"))
+        assert not any(stored.pending(handle, Policy("strict")).values())
+    engine.close()

@@ -36,9 +36,10 @@ Times = tuple[int, int]  # of a file: when it was changed, its size
 
 
 class PolicyKeeper:
-    """One handle, one thread of work; looks at the files' times, which costs nothing. `policy` is the one that is in force."""
+    """One handle, one thread of work; looks at the files' times, which costs nothing. `policy` is the one that is in force. `rewriting`:
+    held while stored rows are brought down, for who would write again meanwhile what it had read before."""
 
-    def __init__(self, engine: Engine, home: Home, intake: Intake, policy: Policy) -> None:
+    def __init__(self, engine: Engine, home: Home, intake: Intake, policy: Policy, rewriting: asyncio.Lock | None = None) -> None:
         self._handle = engine.handle()
         self._home = home
         self._intake = intake
@@ -51,6 +52,7 @@ class PolicyKeeper:
         self._said: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._working: asyncio.Future[Policy | None] | None = None
+        self._rewriting = rewriting or asyncio.Lock()
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._watch())
@@ -88,12 +90,18 @@ class PolicyKeeper:
 
     async def _settle_and_answer(self, policy: Policy) -> None:
         if await self._intake.settle_all():  # what came under the policy before is stored rows too. Else again in a moment
-            await self._run(self._answer, policy)
+            await self._rewriting.acquire()
+            work = self._begin(self._answer, policy)
+            work.add_done_callback(lambda _: self._rewriting.release())  # and not sooner, when the watch is cancelled
+            await asyncio.shield(work)
 
     async def _run(self, work: Callable[..., Policy | None], *arguments: Any) -> Policy | None:
         """In a thread; to its end, even when the watch is cancelled (`close` waits for it)."""
+        return await asyncio.shield(self._begin(work, *arguments))
+
+    def _begin(self, work: Callable[..., Policy | None], *arguments: Any) -> asyncio.Future[Policy | None]:
         self._working = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-        return await asyncio.shield(self._working)
+        return self._working
 
     def _follow(self, times: list[Times]) -> Policy | None:
         """Put in force what the files ask for; None where that can't be. `times` are theirs; they are seen when it is done, not before."""

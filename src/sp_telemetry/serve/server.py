@@ -99,7 +99,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         laps.done("statements")
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)
-        keeper = PolicyKeeper(engine, home, intake, policy)
+        keeper = PolicyKeeper(engine, home, intake, policy, upkeep.working)
         stack.push_async_callback(keeper.close)
         observer = health.Observer(engine, home.store, intake, counters, keeper)
         stack.push_async_callback(observer.close)

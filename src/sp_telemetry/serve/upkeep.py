@@ -32,7 +32,7 @@ class Upkeep:
         self._handle = engine.handle()
         self._intake = intake
         self._settings = settings
-        self._working = asyncio.Lock()
+        self.working = asyncio.Lock()  # for others too, beside whom none of it may run
         self._tasks: list[asyncio.Task[None]] = []
         self._works = True
         # The earliest readings of the clock when something arrived that is still to be looked at. Not simply the time of the last look:
@@ -106,7 +106,7 @@ class Upkeep:
 
     async def _do(self, work: Callable[..., None], *arguments: float) -> bool:
         """Whether it was done. What fails is done at the next opportunity."""
-        async with self._working:
+        async with self.working:
             running = asyncio.get_running_loop().run_in_executor(None, work, self._handle, *arguments)
             try:
                 await asyncio.shield(running)

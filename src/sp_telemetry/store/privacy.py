@@ -24,6 +24,7 @@ from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Handle
 
 SALT = "assumeNotNull((SELECT any(salt) FROM telemetry.installation))"
+ROUNDS = 4  # the last one finds nothing left to do
 GONE_S = 60  # how long to wait for the engine to take replaced parts off the disk
 #: attribute -> its column in telemetry_events and, where they have it, in the others
 COLUMNS = {
@@ -348,12 +349,26 @@ def pending(handle: Handle, policy: Policy) -> dict[str, int]:
 
 
 def tighten(handle: Handle, policy: Policy) -> dict[str, int]:
-    """Bring all that is stored down to `policy`, which is in force, and wait until the old bytes are off the disk. Rows by table."""
+    """Bring all that is stored down to `policy`, which is in force, and wait until the old bytes are off the disk. Rows by table.
+
+    Looked at once more when it is done: a statement that began before (attribution, summaries, backfill) writes what it had read then, in
+    a version that may win; and a merge that can't be made now, for room or a mutation, is passed over in silence.
+    """
     done: dict[str, int] = {}
-    for change in changes(policy):
-        done[change.table] = rows = int(handle.query(change.count))
-        if not rows:
-            continue
+    for _ in range(ROUNDS):
+        found = {change.table: _bring_down(handle, policy, change) for change in changes(policy)}
+        done = {table: done.get(table, 0) + rows for table, rows in found.items()}
+        if not any(found.values()):
+            remember(handle, "tightened", policy, ", ".join(f"{table}: {rows}" for table, rows in done.items()))
+            return done
+    left = ", ".join(table for table, rows in found.items() if rows)
+    raise QueryFailed(f"Rows of {left} can't be brought down to the policy, or their old parts not merged.", "It is tried again.")
+
+
+def _bring_down(handle: Handle, policy: Policy, change: Change) -> int:
+    """How many of its rows had to be changed."""
+    rows = int(handle.query(change.count))
+    if rows:
         remember(handle, "tightening", policy, f"{change.table}: {rows}")
         partitions = handle.query(change.partitions).decode().split()
         for statement in change.statements:
@@ -361,8 +376,7 @@ def tighten(handle: Handle, policy: Policy) -> dict[str, int]:
         for partition in partitions:
             handle.query(f"OPTIMIZE TABLE telemetry.{change.table} PARTITION ID '{partition}' FINAL")
         _take_off_the_disk(handle, change.table)
-    remember(handle, "tightened", policy, ", ".join(f"{table}: {rows}" for table, rows in done.items()))
-    return done
+    return rows
 
 
 def _take_off_the_disk(handle: Handle, table: str) -> None:

@@ -86,6 +86,7 @@ if [ "$how" != beside ]; then
     [ -x "$program" ] || fail 2 "There is no sp-telemetry on PATH." "It brings the restored store to this version's shape."
 fi
 mkdir -p "$home/backups" || fail 2 "$home/backups can't be made."
+begun=$(date +%s) # what comes from now on may be in neither backup
 before=''
 if [ "$how" = replace ] && [ "$held" != 0 ]; then
     before=before-restore-$(date -u +%Y%m%dT%H%M%SZ)
@@ -117,7 +118,6 @@ elif [ "$place" != "$(CDPATH='' cd -- "$home/backups" && pwd -P)" ]; then
     engine_name=partial-restore
     cp -R "$place/$name" "$home/backups/partial-restore" || fail 1 "The backup can't be brought to $home/backups."
 fi
-begun=$(date +%s)
 must_ask telemetry_user "DROP DATABASE IF EXISTS telemetry_restored SYNC"
 must_ask telemetry_user "RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', '$engine_name')"
 case $answer in *RESTORED*) ;; *) fail 1 "The engine restored nothing: $answer" ;; esac

@@ -21,7 +21,7 @@ import pytest
 from sp_telemetry.setup import service
 from sp_telemetry.setup.replay import Recording, replay
 from tests.conftest import ROOT, require
-from tests.server import Server, server, wait_for
+from tests.server import JSON, Server, as_json, log_request, server, wait_for
 
 pytestmark = [pytest.mark.checkout, pytest.mark.needs("curl")]
 SCRIPTS = ROOT / "telemetry-server/scripts"
@@ -270,11 +270,33 @@ def test_drill_every_table_comes_back(made, tmp_path: Path) -> None:
     )
 
 
-def replay_one(to: Server) -> None:
-    from tests.server import JSON, as_json, log_request
+@pytest.mark.timeout(300)
+def test_what_is_acknowledged_while_a_restore_gets_ready_is_kept(made, tmp_path: Path) -> None:
+    """After what is there was backed up, and before its place is taken: a large backup is brought there for minutes."""
+    path, held = made
+    with server(tmp_path / "home") as fresh:
+        shell = Shell(fresh, tmp_path / "bin")
+        replay_one(fresh)
+        body = tmp_path / "one"
+        body.write_bytes(as_json(one_of(LATER, 2)))
+        url, send = f"http://127.0.0.1:{fresh.ports['otlp_http']}/v1/logs", tmp_path / "bin" / "cp"
+        content = f"-H 'Content-Type: application/json' --data-binary '@{body}' {url}"
+        send.write_text(f'#!/bin/sh\nsleep 1.1; curl -sf {content} >/dev/null || exit 9; sleep 1.1\nexec {shutil.which("cp")} "$@"\n')
+        send.chmod(0o755)
+        replaced = shell("restore-data.sh", path, "--replace")
+        assert replaced.returncode == 0, replaced.stderr
+        fresh.running = service.running(fresh.home)
+        stored = fresh.query("SELECT event_sequence FROM telemetry.telemetry_events WHERE session_id = {of:String}", of=LATER)
+        assert stored == [[2]] and contents(fresh)["telemetry_events"][0] == held["telemetry_events"][0] + 1
 
-    event = {"name": "api_request", "time_ns": time.time_ns() - 3_000_000_000, "session.id": LATER, "event.sequence": 1, "cost_usd": 1.0}
-    to.stored("logs", as_json(log_request([event])), JSON)
+
+def one_of(session: str, number: int) -> dict:
+    at = time.time_ns() - 3_000_000_000
+    return log_request([{"name": "api_request", "time_ns": at, "session.id": session, "event.sequence": number, "cost_usd": 1.0}])
+
+
+def replay_one(to: Server) -> None:
+    to.stored("logs", as_json(one_of(LATER, 1)), JSON)
     time.sleep(2)  # what arrives in the second in which a restore begins stays, as it should
 
 

@@ -241,6 +241,40 @@ def test_nothing_is_written_anew_while_stored_rows_come_down(handle: Handle, tmp
 
 
 @pytest.mark.usefixtures("often")
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (QueryFailed("Code: 243. DB::Exception: Cannot reserve 1.00 MiB.", code=243), "The disk of the store is full. Make room"),
+        (QueryFailed("Replaced parts are still on the disk."), "Replaced parts are still on the disk."),
+    ],
+)
+def test_why_stored_rows_are_not_brought_down_yet_is_told_until_they_are(
+    handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: QueryFailed, why: str
+) -> None:
+    """Nothing else would tell: the server takes events and answers."""
+    full = threading.Event()
+    full.set()
+
+    def tighten(of: Handle, policy: Policy) -> dict[str, int]:
+        if full.is_set():
+            raise error
+        return {}
+
+    monkeypatch.setattr(privacy, "tighten", tighten)
+    (tmp_path / REQUEST).write_text("tighten")
+
+    async def steps(keeper: PolicyKeeper, door: Door) -> None:
+        await until(lambda: keeper.unanswered)
+        assert keeper.unanswered.startswith(f"Stored rows are not brought down to the privacy policy yet. {why}")
+        assert "DB::Exception" not in keeper.unanswered and not door.held
+        full.clear()
+        await until(lambda: not (tmp_path / REQUEST).exists())
+        assert keeper.unanswered == ""
+
+    watched(handle.engine, tmp_path, steps)
+
+
+@pytest.mark.usefixtures("often")
 @pytest.mark.parametrize(("file", "wrong"), [("privacy.toml", b"wrong = 1\n"), ("config.toml", b"\xff")])
 def test_a_file_that_cant_be_followed_changes_nothing_of_what_was_asked_for_before(
     handle: Handle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, wrong: bytes

@@ -186,15 +186,30 @@ def _ask(home: Home, client: Any, what: str) -> dict[str, int]:
     from sp_telemetry.serve.policy import REQUEST
     from sp_telemetry.setup import service
 
+    said = ""
     while (home.path / REQUEST).exists():
         if not service.is_held(home):
             raise ServerUnreachable("The server ended meanwhile; it goes on at its next start.", "`sp-telemetry up` starts it.")
         time.sleep(0.2)
+        if (waits := _unanswered(home)) not in ("", said):
+            print(f"sp-telemetry: {waits} It is tried again until it is done; Ctrl-C leaves it to the server.", file=sys.stderr)
+            said = waits
     asked = "what NOT IN ('in force', 'under way')"
     rows = client.query(f"SELECT what, detail FROM telemetry.privacy_history WHERE {asked} ORDER BY since DESC LIMIT 1").rows
     if not rows or rows[0][0] != what:
         raise SpTelemetryError("The server could not do it.", "`sp-telemetry logs` says why.")
     return {name: int(number) for name, number in (one.split(": ") for one in rows[0][1].split(", "))}
+
+
+def _unanswered(home: Home) -> str:
+    """Why the server can't do yet what the request asks; '' where it can, or does not say."""
+    from sp_telemetry.setup import service
+
+    try:
+        server = service.running(home)
+    except ServerUnreachable:  # it is ending, or has much to do
+        return ""
+    return server.health.get("unanswered", "") if server else ""
 
 
 def _wait_for(home: Home, policy: Policy) -> dict[str, Any]:

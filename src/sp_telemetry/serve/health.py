@@ -74,8 +74,10 @@ class Observer:
             "queued_requests": self._intake.queued_requests,
             "queued_bytes": self._intake.queued_bytes,
         }
-        if notice := await asyncio.to_thread(trouble.of_journal, self._store):
-            state["notice"] = notice
+        if notices := list(filter(None, (await asyncio.to_thread(trouble.of_journal, self._store), self._keeper.unanswered))):
+            state["notice"] = " ".join(notices)
+        if self._keeper.unanswered:
+            state["unanswered"] = self._keeper.unanswered  # for who has asked
         found, waiting = await self.trouble(), self._keeper.waiting
         if found:
             state["status"] = "Store unavailable"

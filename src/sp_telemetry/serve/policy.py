@@ -47,6 +47,7 @@ class PolicyKeeper:
         self._applied = [policy]  # whose functions the store may have: of several after a change that failed
         self._changed = False  # whether the files ask for another policy than is in force
         self.waiting: Trouble | None = None  # why the store does not follow the files yet
+        self.unanswered = ""  # why stored rows are not brought down as the request asks
         self._seen: list[Times] = []  # none: they may have changed since the start read them
         self._answered: Times | None = None
         self._said: dict[str, str] = {}
@@ -168,8 +169,13 @@ class PolicyKeeper:
                 self._do(policy, request.read_text().strip())
                 self._answered = asked
         except Exception as error:
-            self._say("request", str(error))
+            found = trouble.of_error(error)
+            known = isinstance(error, OSError) or getattr(error, "code", 0)
+            why = f"{found} {found.mend}." if known else str(error)  # else in our own words
+            self.unanswered = f"Stored rows are not brought down to the privacy policy yet. {why}"
+            self._say("request", self.unanswered)
         else:
+            self.unanswered = ""
             self._done_with_request()
 
     def _do(self, policy: Policy, asked: str) -> None:

@@ -19,7 +19,7 @@ from tests.e2e.faults import (
     event,
     request,
 )
-from tests.server import Server, context, wait_for
+from tests.server import Server, context, server, wait_for
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits, namespaces and /proc of Linux"),
@@ -114,3 +114,16 @@ def test_a_clock_set_back_while_the_server_was_down_or_killed_leaves_no_summary_
     skewed.kill()
     skewed.up()
     assert_stored_once_and_again_after_a_restart(skewed, [1, 2])
+
+
+@pytest.mark.parametrize("zone", ["CET-1CEST", ":Nowhere/AtAll"])
+def test_a_zone_that_the_engine_does_not_know_is_no_reason_not_to_serve(tmp_path, zone):
+    """TZ may be a rule, as POSIX has it, and may be wrong. A report says which setting names the zone to cut days in."""
+    with server(tmp_path / "home", TZ=zone) as started:
+        at = time.time_ns()
+        started.stored("logs", request(event(1, time_ns=at)))
+        stored = started.query("SELECT toUnixTimestamp64Nano(timestamp) = {at:Int64} FROM telemetry.telemetry_events", at=at)
+        assert stored == [[1]]
+        assert "SP_TELEMETRY_TIMEZONE" in started.command("report", "cost").stderr
+        started.environ["SP_TELEMETRY_TIMEZONE"] = "UTC"
+        assert "1 request" in started.command("report", "cost").stdout

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 from xml.sax.saxutils import escape
+from zoneinfo import ZoneInfo
 
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
 from sp_telemetry.store.memory_file import memory_file
@@ -180,6 +181,25 @@ def _write_configuration(folder: Path, backups: Path | None) -> str:
     return str(config)
 
 
+@contextlib.contextmanager
+def _zone_that_it_knows() -> Iterator[None]:
+    """For its import: where TZ is a rule (CET-1CEST) or names nothing, the engine does not load, and a second try in a process fails
+    too. Then its zone is UTC. Nothing of ours hangs on it: times are stored in UTC, and reports are told theirs."""
+    zone = os.environ.get("TZ", "")
+    name = zone.removeprefix(":")
+    try:
+        known = not zone or (os.path.isfile(name) if name.startswith("/") else bool(ZoneInfo(name)))
+    except (KeyError, ValueError, OSError):
+        known = False
+    if not known:
+        os.environ["TZ"] = "UTC"
+    try:
+        yield
+    finally:
+        if not known:
+            os.environ["TZ"] = zone
+
+
 class Engine:
     """The engine over `store`. Opening it twice, also from another process, raises StoreBusy.
 
@@ -190,7 +210,8 @@ class Engine:
 
     def __init__(self, store: Path, configuration: Path | None = None, backups: Path | None = None) -> None:
         try:
-            import chdb
+            with _zone_that_it_knows():
+                import chdb
         except ImportError as error:
             raise UsageError(
                 f"The embedded engine can't be loaded here: {error}.", "Use a server instead: set `url` to its ClickHouse HTTP interface."

@@ -212,3 +212,26 @@ def test_a_merge_that_is_not_made_is_not_said_to_be_done(tmp_path: Path, monkeyp
         stored.tighten(handle, Policy("strict"))
         assert not any(stored.pending(handle, Policy("strict")).values())
     engine.close()
+
+
+def test_being_killed_before_old_parts_are_off_the_disk_is_mended_by_the_next_run(tmp_path: Path) -> None:
+    """No row differs then. And a table that keeps replaced parts for no time would lose events with the power."""
+    engine = with_prompts(tmp_path)
+
+    class Killed(Beside):
+        def query(self, sql: str, *more: Any) -> bytes:
+            if "DROP PARTITION" in sql or "RESET SETTING" in sql:
+                raise KeyboardInterrupt
+            return self._handle.query(sql, *more)
+
+    with engine.handle() as handle:
+        with pytest.raises(KeyboardInterrupt):
+            stored.tighten(Killed(handle), Policy("strict"))
+        left = (
+            "SELECT countIf(engine_full LIKE '%old_parts_lifetime%'), (SELECT count() FROM system.parts WHERE database = 'telemetry'"
+            " AND table = 'telemetry_events' AND NOT active) FROM system.tables WHERE database = 'telemetry'"
+        )
+        assert handle.query(left) != b"0\t0\n"
+        stored.tighten(handle, Policy("strict"))
+        assert handle.query(left) == b"0\t0\n"
+    engine.close()

@@ -354,11 +354,15 @@ def tighten(handle: Handle, policy: Policy) -> dict[str, int]:
     Looked at once more when it is done: a statement that began before (attribution, summaries, backfill) writes what it had read then, in
     a version that may win; and a merge that can't be made now, for room or a mutation, is passed over in silence.
     """
+    last = "SELECT what FROM telemetry.privacy_history WHERE what IN ('tightening', 'tightened') ORDER BY since DESC LIMIT 1"
+    interrupted = handle.query(last) == b"tightening\n"  # rows were changed then; old parts may be there still, and a table's setting
     done: dict[str, int] = {}
     for _ in range(ROUNDS):
         found = {change.table: _bring_down(handle, policy, change) for change in changes(policy)}
         done = {table: done.get(table, 0) + rows for table, rows in found.items()}
         if not any(found.values()):
+            for table in done if interrupted else ():
+                _take_off_the_disk(handle, table)
             remember(handle, "tightened", policy, ", ".join(f"{table}: {rows}" for table, rows in done.items()))
             return done
     left = ", ".join(table for table, rows in found.items() if rows)

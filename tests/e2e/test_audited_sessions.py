@@ -24,7 +24,8 @@ from tests.server import Server, wait_for
 
 pytestmark = [pytest.mark.needs("node", "npm", "git"), pytest.mark.timeout(300)]
 MODEL = "claude-sonnet-4-5"
-PATIENT = {"CLAUDE_CODE_OTEL_SHUTDOWN_TIMEOUT_MS": "20000", "CLAUDE_CODE_OTEL_FLUSH_TIMEOUT_MS": "20000"}  # on a busy machine 2 s are not enough
+# On a busy machine 2 s are not enough for the last export.
+PATIENT = {"CLAUDE_CODE_OTEL_SHUTDOWN_TIMEOUT_MS": "20000", "CLAUDE_CODE_OTEL_FLUSH_TIMEOUT_MS": "20000"}
 
 
 @dataclass

@@ -60,13 +60,15 @@ LIMITS = ("max_execution_time", "max_memory_usage", "max_result_rows", "max_resu
 # Among the values of an INSERT the engine would evaluate expressions: only those that have been looked at (clickhouse_run.py).
 EXPRESSIONS = ("input_format_values_interpret_expressions", "input_format_values_deduce_templates_of_expressions")
 # As the profiles in telemetry-server/clickhouse/config/users.xml: what arrived twice counts once. The others let a session's trace read
-# only where its session is (the engine moves up only what holds for all versions of a row), and by all threads, though it is little.
+# only where its session is (the engine moves up only what holds for all versions of a row), and by all threads, though it is little: a
+# thread takes eight granules at once by default, and a session lies in ten.
 DEFAULTS = {
     "final": "1",
     "do_not_merge_across_partitions_select_final": "1",
     "optimize_move_to_prewhere_if_final": "1",
     "merge_tree_min_rows_for_concurrent_read": "16384",
     "merge_tree_min_bytes_for_concurrent_read": "1048576",
+    "merge_tree_min_read_task_size": "4",
 }
 MAX_RESULT_ROWS = 100_000_000
 # Pieces of a statement. The largest of ours has 1,000; some chains (tables, APPLY) overflow the engine's stack at 9,000, which is its end.

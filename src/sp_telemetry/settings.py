@@ -125,6 +125,12 @@ def _read_file(file: Path) -> dict[str, Any]:
     return stored
 
 
+def reached_at(bind: str) -> str:
+    """The address under which programs of this machine call what listens on `bind`. 0.0.0.0 is every address and none to call, and a
+    request that names it is refused (serve/guard.py)."""
+    return "127.0.0.1" if bind == "0.0.0.0" else bind
+
+
 def default_home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
     """The directory that holds everything of an installation: `SP_TELEMETRY_HOME`, else the platform's place for it."""
     if environ.get("SP_TELEMETRY_HOME"):

@@ -177,6 +177,23 @@ def test_an_address_of_no_interface_is_no_port_in_use(tmp_path):
     assert "Mend the setting bind" in answer.stderr
 
 
+@pytest.mark.parametrize(
+    "environ", [{"http_proxy": "http://127.0.0.1:9"}, {"SP_TELEMETRY_BIND": "0.0.0.0"}], ids=["behind a proxy", "listening everywhere"]
+)
+def test_commands_reach_the_server_on_this_machine(tmp_path, environ):
+    one = Server(tmp_path, **environ)
+    one.make()
+    try:
+        for command in ("up", "status"):
+            answer = one.command(command, timeout=90)
+            assert answer.returncode == 0, answer.stderr
+        assert "events    0 stored" in answer.stdout
+        found = json.loads(one.command("doctor", "--json").stdout)["findings"]
+        assert "server" in {finding["code"] for finding in found}
+    finally:
+        one.down()
+
+
 def test_the_doctor_tells_of_own_prices_that_are_not_in_force(tmp_path):
     def told() -> list[str]:
         findings = json.loads(one.command("doctor", "--json").stdout)["findings"]

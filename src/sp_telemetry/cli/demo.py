@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         sessions = len(recording.sessions)
         _say(f"Replaying {sessions} recorded sessions of Claude Code {recording.about['client_version']} over OTLP …")
         begun = time.monotonic()
-        replay(recording, server.bind, server.ports, _progress)
+        replay(recording, server.address, server.ports, _progress)
         _say(f"\rStored in {time.monotonic() - begun:.1f} s." + " " * 30)
         _report(args.json, home, recording)
     finally:

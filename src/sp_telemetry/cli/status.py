@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import urllib.request
 from collections.abc import Iterator
 
 from sp_telemetry.errors import QueryFailed, ServerUnreachable
 from sp_telemetry.home import Home
-from sp_telemetry.setup import doctor_collector, policy, service
+from sp_telemetry.setup import doctor_collector, listeners, policy, service
 from sp_telemetry.store.client import connect
 
 HELP = "Who serves this home, since when, on which ports, and how much is stored, doubled, rejected and queued."
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _metrics(server: service.Running) -> dict[str, float]:
     """The figures of the metrics listener that a person asks for, by name. Those of a store that does not answer are left out."""
-    with urllib.request.urlopen(f"http://{server.bind}:{server.ports['metrics']}/metrics", timeout=30) as answer:
+    with listeners.ask(f"http://{server.address}:{server.ports['metrics']}/metrics", 30) as answer:
         lines = answer.read().decode().splitlines()
     values = dict(line.removeprefix("sp_telemetry_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
     names = "events_stored events_duplicate bytes_on_disk requests_rejected_total requests_refused_total requests_queued"
@@ -64,7 +63,7 @@ def _metrics(server: service.Running) -> dict[str, float]:
 
 def _collected(server: service.Running, home: Home) -> dict[str, float]:
     """The same of a collector, and of a store that is asked in SQL."""
-    figures = doctor_collector.figures(server.bind, server.ports["metrics"])
+    figures = doctor_collector.figures(server.address, server.ports["metrics"])
     try:
         return figures | connect(home, home.settings()).query(
             "SELECT (SELECT count() FROM telemetry.telemetry_events FINAL) AS events_stored,"

@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +24,8 @@ from sp_telemetry import resources
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
 from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.privacy.policy import Policy
-from sp_telemetry.settings import Settings
+from sp_telemetry.settings import Settings, reached_at
+from sp_telemetry.setup import listeners
 from sp_telemetry.store import privacy
 from sp_telemetry.store.client import Client, Statements, connect
 
@@ -86,7 +86,7 @@ def state(home: Home) -> dict[str, Any] | None:
     bind = environ.get("TELEMETRY_BIND", "127.0.0.1")
     wrong = [f"{name} {_condition(found.get(name))}" for name in asked if _condition(found.get(name)) != "running"]
     if not wrong:
-        wrong = [f"{name} does not answer" for name, (port, path) in asked.items() if not _answers(bind, ports[port], path)]
+        wrong = [f"{name} does not answer" for name, (port, path) in asked.items() if not _answers(f"http://{reached_at(bind)}:{ports[port]}/{path}")]
     if wrong:
         health = {"status": "Server not available", "reason": f"{', '.join(wrong)}.", "mend": "sp-telemetry logs; sp-telemetry restart"}
     return {
@@ -236,11 +236,9 @@ def _condition(container: Mapping[str, Any] | None) -> str:
     return "missing" if container is None else container["State"]
 
 
-def _answers(bind: str, port: int, path: str) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _answers(url: str) -> bool:
     try:
-        with opener.open(f"http://{host}:{port}/{path}", timeout=5):
+        with listeners.ask(url, 5):
             return True
     except (OSError, http.client.HTTPException):
         return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 
+from sp_telemetry.setup import listeners
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding
 
 _SAMPLE = re.compile(r"^otelcol_(\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
@@ -12,7 +12,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 FILLING, NOTABLE = 0.5, 0.05  # shares of a queue
 
 
-def figures(bind: str, port: int) -> dict[str, float]:
+def figures(address: str, port: int) -> dict[str, float]:
     """What it says on its metrics port; nothing where it does not answer.
 
     queue_bytes and queue_capacity_bytes are of all queues for the store together (logs, metrics and traces have one each), queue_share
@@ -20,8 +20,7 @@ def figures(bind: str, port: int) -> dict[str, float]:
     sender was told to come again, and those that were taken and then given up.
     """
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{bind}:{port}/metrics", timeout=5) as answer:
+        with listeners.ask(f"http://{address}:{port}/metrics", 5) as answer:
             text = answer.read().decode()
     except (OSError, ValueError):
         return {}

@@ -45,7 +45,7 @@ def server(patient: Patient) -> list[Finding]:
     what = f"The server runs: {running.who}, for {hours:.1f} h, OTLP on {address}"
     facts = {"version": running.version, "hours": round(hours, 1), "ports": running.ports}
     composed = running.backend == service.COMPOSE
-    queue = doctor_collector.queue(doctor_collector.figures(running.bind, running.ports["metrics"])) if composed else []
+    queue = doctor_collector.queue(doctor_collector.figures(running.address, running.ports["metrics"])) if composed else []
     found = [Finding(OK, "server", "server", what, facts=facts), *queue]
     moved = [name for name in ports_of(running.backend) if settings.values[f"{name}_port"] not in (0, running.ports[name])]
     if moved:

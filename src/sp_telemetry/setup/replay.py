@@ -43,20 +43,20 @@ class Recording:
         return context + [(r["signal"], r["content_type"], (self.folder / r["file"]).read_bytes()) for r in self.about["requests"]]
 
 
-def replay(recording: Recording, bind: str, ports: Mapping[str, int], sent: Callable[[int, int], None] = lambda done, of: None) -> None:
-    """Send `recording` to the server at `bind`, whose ports are `ports`; `sent` is told after each request. All must be accepted.
+def replay(recording: Recording, address: str, ports: Mapping[str, int], sent: Callable[[int, int], None] = lambda done, of: None) -> None:
+    """Send `recording` to the server at `address`, whose ports are `ports`; `sent` is told after each request. All must be accepted.
 
     The context records go first and alone, the exports several at a time, as from several sessions.
     """
     import httpx
 
     context, *exports = recording.requests()
-    with httpx.Client(base_url=f"http://{bind}:{ports['otlp_http']}", timeout=TIMEOUT_S, trust_env=False) as http:
+    with httpx.Client(base_url=f"http://{address}:{ports['otlp_http']}", timeout=TIMEOUT_S, trust_env=False) as http:
 
         def send(request: tuple[str, str, bytes]) -> None:
             signal, content_type, body = request
             if content_type == "application/grpc":
-                _send_grpc(f"{bind}:{ports['otlp_grpc']}", signal, body)
+                _send_grpc(f"{address}:{ports['otlp_grpc']}", signal, body)
                 return
             answer = http.post(f"/v1/{signal}", content=body, headers={"Content-Type": content_type})
             if answer.status_code != 200:

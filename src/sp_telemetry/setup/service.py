@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from typing import Any
 
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import Home
-from sp_telemetry.settings import Settings
-from sp_telemetry.setup import compose
+from sp_telemetry.settings import Settings, reached_at
+from sp_telemetry.setup import compose, listeners
 
 try:
     import fcntl
@@ -54,6 +53,11 @@ class Running:
     version: str
     health: dict[str, Any]
     backend: str = EMBEDDED
+
+    @property
+    def address(self) -> str:
+        """Where programs of this machine reach it."""
+        return reached_at(self.bind)
 
     @property
     def who(self) -> str:
@@ -103,9 +107,9 @@ def running(home: Home) -> Running | None:
         raise ServerUnreachable(
             f"The server of {home.path} is starting, or ending.", "Try again in a few seconds; `sp-telemetry logs` shows what it does."
         )
-    url = f"http://{state['bind']}:{state['ports']['health']}/"
+    url = f"http://{reached_at(state['bind'])}:{state['ports']['health']}/"
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with listeners.ask(url, 5) as answer:
             health = json.load(answer)
     except urllib.error.HTTPError as error:
         health = json.load(error)

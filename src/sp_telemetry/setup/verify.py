@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from sp_telemetry import __version__
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
 from sp_telemetry.home import Home
+from sp_telemetry.setup import listeners
 from sp_telemetry.setup.environment import PERSON
 from sp_telemetry.store.client import connect
 
@@ -38,9 +39,8 @@ def send_and_read_back(home: Home, endpoint: str, person: str) -> Proof:
     request = urllib.request.Request(
         f"{endpoint}/v1/logs", export_request(event_id, person, time.time_ns()), {"Content-Type": "application/x-protobuf"}
     )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=SEND_S):
+        with listeners.ask(request, SEND_S):
             sent = time.monotonic()
     except urllib.error.HTTPError as error:
         what = f"{endpoint} refused the test event: HTTP {error.code}."

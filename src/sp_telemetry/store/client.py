@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from sp_telemetry.errors import QueryFailed, ServerUnreachable, UsageError
 from sp_telemetry.home import READER, Home
-from sp_telemetry.settings import Settings
+from sp_telemetry.settings import Settings, reached_at
 
 DATABASE = "telemetry"
 _PIECE = 1 << 16
@@ -155,13 +155,8 @@ def connect(home: Home, settings: Settings, user: str = READER, timeout_s: float
     """
     running = home.server() or {}
     port = running.get("ports", {}).get("clickhouse") or settings.clickhouse_port
-    url = settings.url or f"http://{_loopback(settings.bind)}:{port}"
+    url = settings.url or f"http://{reached_at(settings.bind)}:{port}"
     return Client(url, user, home.secret(user), timeout_s=timeout_s or settings.query_timeout_s + 5, local=not settings.url)
-
-
-def _loopback(bind: str) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
-    return f"[{host}]" if ":" in host else host
 
 
 def _as_parameter(value: Any) -> str:

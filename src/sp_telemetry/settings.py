@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from sp_telemetry.errors import UsageError
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. Its text is read as its default's type; `choices` limits it, of a number `least` and `most`."""
+    """One setting. Its text is read as its default's type; `choices` limits it, of a number `least` and `most`, of a text `form`: a test
+    and what passes it, in words."""
 
     name: str
     default: Any
@@ -27,6 +28,7 @@ class Setting:
     choices: tuple[Any, ...] = ()
     least: int = 0
     most: int = 2**31 - 1
+    form: tuple[Callable[[str], bool], str] | None = None
 
     @property
     def variable(self) -> str:
@@ -49,12 +51,21 @@ class Setting:
             raise UsageError(f"{origin}: {self.name} is {value!r}; allowed are {allowed}.")
         if kind is int and not self.least <= parsed <= self.most:
             raise UsageError(f"{origin}: {self.name} is {value!r}; expected a number from {self.least} to {self.most}.")
+        if self.form and not self.form[0](parsed):
+            raise UsageError(f"{origin}: {self.name} is {value!r}; expected {self.form[1]}.")
         return parsed
 
 
+def _is_ipv4(text: str) -> bool:
+    """Nothing else is listened on: of a name and of IPv6 the kernel is not asked whose program calls (serve/peer.py)."""
+    parts = text.split(".")
+    return len(parts) == 4 and all(part.isascii() and part.isdecimal() and len(part) <= 3 and int(part) < 256 for part in parts)
+
+
+_IPV4 = (_is_ipv4, "an IPv4 address like 127.0.0.1")
 SETTINGS = (
     Setting("backend", "embedded", "what serves: one process of ours, or containers of Docker Compose", ("embedded", "compose")),
-    Setting("bind", "127.0.0.1", "address that every listener binds; loopback unless you know why not"),
+    Setting("bind", "127.0.0.1", "IPv4 address that every listener binds; loopback unless you know why not", form=_IPV4),
     Setting("otlp_http_port", 4318, "OTLP over HTTP (0 takes a free port)", most=65535),
     Setting("otlp_grpc_port", 4317, "OTLP over gRPC (0 takes a free port)", most=65535),
     Setting("clickhouse_port", 8123, "the ClickHouse HTTP interface (0 takes a free port)", most=65535),

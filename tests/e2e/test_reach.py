@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from sp_telemetry.home import READER, WRITER
@@ -90,3 +91,14 @@ def test_other_users_can_be_let_in_and_still_need_passwords(tmp_path: Path) -> N
             f"write as {READER}": 500, f"read as {WRITER}": 200, f"write as {WRITER}": 200,
         }  # fmt: skip
         assert wait_for(lambda: events(started, "guest") == 2)
+
+
+def test_over_ipv6_nobody_is_answered_where_everything_is_listened_on(tmp_path: Path) -> None:
+    """gRPC then listens on IPv6 too, where nothing tells whose program calls."""
+    with (
+        server(tmp_path, SP_TELEMETRY_BIND="0.0.0.0") as started,
+        grpc.insecure_channel(f"[::1]:{started.ports['otlp_grpc']}") as channel,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
+        channel.unary_unary(GRPC_METHODS["logs"])(as_protobuf(request("ipv6")), timeout=10)
+    assert refused.value.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE)  # or there is no IPv6 here

@@ -48,6 +48,14 @@ def test_a_number_that_can_not_be_is_refused_with_what_can(tmp_path, name, text,
         Settings.load(tmp_path, {f"SP_TELEMETRY_{name}": text})
 
 
+@pytest.mark.parametrize("text", ["localhost", "::1", "::", "127.0.0.1:4318", "256.0.0.1", "1.2.3", "127.0.0.1 ", "1.2.3.\u0663"])
+def test_only_an_ipv4_address_can_be_listened_on(tmp_path, text):
+    """Of a name or an IPv6 address the kernel isn't asked whose program calls (serve/peer.py): others would be let in."""
+    with pytest.raises(UsageError, match=r"SP_TELEMETRY_BIND: bind is .*; expected an IPv4 address like 127\.0\.0\.1"):
+        Settings.load(tmp_path, {"SP_TELEMETRY_BIND": text})
+    assert Settings.load(tmp_path, {"SP_TELEMETRY_BIND": "198.51.100.7"}).bind == "198.51.100.7"
+
+
 def test_a_choice_that_is_none(tmp_path):
     setting = Setting("level", "strict", "how strict", ("strict", "full"))
     assert setting.read("full", "here") == "full"

@@ -18,7 +18,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def guard(bound: Iterable[str] = ()) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
     """The middleware. `bound` are the addresses, beside loopback, under which the listener may be called."""
-    names = LOOPBACK | {name.strip("[]").lower() for name in bound if name not in ("", "0.0.0.0", "::")}
+    names = LOOPBACK | set(bound) - {"0.0.0.0"}
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:

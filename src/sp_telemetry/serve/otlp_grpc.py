@@ -60,10 +60,10 @@ async def _come_again(context: grpc.aio.ServicerContext, why: str, after_s: int)
 
 
 def _stranger(name: str, own: peer.Address) -> bool:
-    """`name` is as gRPC has it: ipv4:127.0.0.1:1234."""
+    """`name` is as gRPC has it: ipv4:127.0.0.1:1234. Of other families nothing tells who it is."""
     family, _, end = name.partition(":")
     host, _, port = end.rpartition(":")
-    return family == "ipv4" and peer.stranger((host, int(port)), own if own[0] != "0.0.0.0" else (host, own[1]))
+    return family != "ipv4" or peer.stranger((host, int(port)), own if own[0] != "0.0.0.0" else (host, own[1]))
 
 
 async def start(intake: Intake, address: str, port: int, max_request_bytes: int, other_users: bool = False) -> tuple[grpc.aio.Server, int]:

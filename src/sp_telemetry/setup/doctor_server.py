@@ -52,7 +52,7 @@ def server(patient: Patient) -> list[Finding]:
         what = f"The server listens on other ports than the settings say: {', '.join(moved)}."
         why = "The next start changes them."
         found.append(Finding(WARNING, "server", "ports-moved", what, why, "sp-telemetry restart", {"ports": moved}))
-    if running.bind not in ("127.0.0.1", "::1", "localhost"):
+    if not running.bind.startswith("127."):
         what = f"The server listens on {running.bind}: other machines reach it."
         mend = "Remove `bind` from config.toml, then sp-telemetry restart"
         found.append(Finding(WARNING, "server", "not-loopback", what, "OTLP has no password.", mend))

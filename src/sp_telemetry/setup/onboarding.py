@@ -247,7 +247,7 @@ def _ports(home: Home, settings: Settings) -> list[Check]:
 
 def refusal(bind: str, port: int) -> OSError | None:
     """What keeps a server from listening there: another one (EADDRINUSE), a port that takes more rights, an address of no interface."""
-    with socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET) as probe:
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((bind, port))

@@ -1,10 +1,37 @@
-"""Who holds a port, as far as this machine tells."""
+"""Why a port can't be had: who holds it, as far as this machine tells, or what the system says."""
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 
 LISTEN = "0A"
+
+
+def refusal(bind: str, port: int) -> OSError | None:
+    """What keeps a server from listening there: another one (EADDRINUSE), a port that takes more rights, an address of no interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except OSError as error:
+            return error
+    return None
+
+
+def is_taken(error: OSError) -> bool:
+    """Whether `error`, of who could not listen, means that another program does."""
+    return error.errno == errno.EADDRINUSE
+
+
+def sentence(error: OSError, bind: str, port: int, listener: str = "") -> str:
+    """`error`, of who could not listen there, for a person."""
+    of = f" ({listener})" if listener else ""
+    if is_taken(error):
+        return f"Port {port}{of} is in use by {holder(port)}."
+    why = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio puts the address before it
+    return f"Nothing can listen on {bind}, port {port}{of}: {why}."
 
 
 def holder(port: int) -> str:

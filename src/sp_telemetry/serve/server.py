@@ -19,7 +19,7 @@ from typing import IO, Any
 from aiohttp import web
 
 from sp_telemetry import __version__
-from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
+from sp_telemetry.errors import QueryFailed, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.privacy import own, sql
 from sp_telemetry.privacy.policy import Policy
@@ -28,7 +28,7 @@ from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake, memory_for
 from sp_telemetry.serve.policy import PolicyKeeper
-from sp_telemetry.serve.ports import holder
+from sp_telemetry.serve.ports import is_taken, refusal, sentence
 from sp_telemetry.serve.presence import Presence
 from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.settings import Settings
@@ -121,7 +121,9 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
                 intake, settings.bind, settings.otlp_grpc_port, largest, settings.other_users
             )
         except StoreBusy:
-            raise _port_in_use(settings.otlp_grpc_port) from None
+            port = settings.otlp_grpc_port
+            error = refusal(settings.bind, port) or OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))  # gRPC does not say which
+            raise _not_listening(error, settings.bind, port) from None
         stack.push_async_callback(grpc_server.stop, CLOSE_CONNECTIONS_S)
         laps.done("listeners")
         await upkeep.start()
@@ -226,17 +228,11 @@ async def _listen(stack: contextlib.AsyncExitStack, app: web.Application, settin
     try:
         listening = await listener.listen(runner, settings.bind, port, settings.other_users)
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            why = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio puts the address before it
-            hint = "Mend the setting bind, or choose another port (see `sp-telemetry serve --help`)."
-            raise UsageError(f"Nothing can listen on {settings.bind}, port {port}: {why}.", hint) from None
-        raise _port_in_use(port) from None
+        raise _not_listening(error, settings.bind, port) from None
     stack.callback(listening.close)
     return listening.sockets[0].getsockname()[1]
 
 
-def _port_in_use(port: int) -> StoreBusy:
-    return StoreBusy(
-        f"Port {port} is in use by {holder(port)}.",
-        "End that program, or choose another port in config.toml (see `sp-telemetry serve --help`).",
-    )
+def _not_listening(error: OSError, bind: str, port: int) -> SpTelemetryError:
+    kind, mend = (StoreBusy, "End that program") if is_taken(error) else (UsageError, "Mend the setting bind")
+    return kind(sentence(error, bind, port), f"{mend}, or choose another port in config.toml (see `sp-telemetry serve --help`).")

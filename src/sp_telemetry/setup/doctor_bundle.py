@@ -14,17 +14,16 @@ from typing import Any
 
 from sp_telemetry import __version__
 from sp_telemetry.settings import SETTINGS, Settings
-from sp_telemetry.setup import layers
+from sp_telemetry.setup import layers, listeners
 from sp_telemetry.setup.client_versions import FLAWS
 from sp_telemetry.setup.doctor import Examination
 from sp_telemetry.setup.doctor_settings import PROTOCOLS
-from sp_telemetry.setup.onboarding import PORTS
 
 PACKAGES = ("chdb-core", "clickhouse-connect", "aiohttp", "grpcio", "httpx")
 _VERSION = re.compile(r"((before |since )?\d+(\.\d+){0,3}( to before \d+(\.\d+){0,3})?|every version)?")
 _WORDS = frozenset((
     *(layers.MANAGED, layers.LOCAL, layers.PROJECT, layers.USER, layers.SHELL),
-    *(*PORTS, *PROTOCOLS, "otlp", "console", "prometheus", "none", "other"),
+    *(*listeners.ALL, *PROTOCOLS, "otlp", "console", "prometheus", "none", "other"),
     *("version", "server", "settings", "hooks", "spool", "store", "disk", "look"),
     *(name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)),
     *("Late", "ServerUnreachable", "UsageError", "StoreBusy", "QueryFailed", "SpTelemetryError"),

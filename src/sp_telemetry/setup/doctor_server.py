@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import time
 
 from sp_telemetry.errors import ServerUnreachable
-from sp_telemetry.serve.ports import holder
-from sp_telemetry.setup import doctor_collector, service
+from sp_telemetry.serve import ports
+from sp_telemetry.setup import doctor_collector, listeners, service
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
-from sp_telemetry.setup.onboarding import ports_of, refusal
 from sp_telemetry.setup.uninstall import size
 
 DISK_LOW, DISK_OUT = 2 << 30, 256 << 20
@@ -47,7 +45,7 @@ def server(patient: Patient) -> list[Finding]:
     composed = running.backend == service.COMPOSE
     queue = doctor_collector.queue(doctor_collector.figures(running.address, running.ports["metrics"])) if composed else []
     found = [Finding(OK, "server", "server", what, facts=facts), *queue]
-    moved = [name for name in ports_of(running.backend) if settings.values[f"{name}_port"] not in (0, running.ports[name])]
+    moved = [name for name in listeners.OF_BACKEND[running.backend] if settings.values[f"{name}_port"] not in (0, running.ports[name])]
     if moved:
         what = f"The server listens on other ports than the settings say: {', '.join(moved)}."
         why = "The next start changes them."
@@ -60,23 +58,20 @@ def server(patient: Patient) -> list[Finding]:
 
 
 def _held(patient: Patient) -> list[Finding]:
-    """Ports that somebody else has while our server does not run."""
+    """Ports that our server, which does not run, could not have: somebody else's mostly."""
     found = []
-    for name in ports_of(patient.settings.backend):
+    for name in listeners.OF_BACKEND[patient.settings.backend]:
         port = patient.settings.values[f"{name}_port"]
-        error = refusal(patient.settings.bind, port) if port else None
-        if error and error.errno != errno.EADDRINUSE:
-            what = f"Nothing can listen on {patient.settings.bind}, port {port} ({name}): {error.strerror}."
-            mend = f"Mend the setting bind, or: sp-telemetry setup --port {name}={10000 + port % 50000}"
-            found.append(Finding(ERROR, "server", "port-refused", what, "Our server can't start.", mend, {"port": port, "listener": name}))
-        elif error:
-            who = holder(port)
-            what = f"Port {port} ({name}) is held by {who}."
-            why = "Our server can't start."
+        error = ports.refusal(patient.settings.bind, port) if port else None
+        if not error:
+            continue
+        code, why, first = "port-refused", "Our server can't start.", "Mend the setting bind"
+        if ports.is_taken(error):
+            code, first = "port-held", "End that program"
             if name.startswith("otlp"):
                 why += " What Claude Code sends there is answered by that program: telemetry on, 200 OK, no data."
-            mend = f"End that program, or: sp-telemetry setup --port {name}={10000 + port % 50000}"
-            found.append(Finding(ERROR, "server", "port-held", what, why, mend, {"port": port, "listener": name}))
+        what, mend = ports.sentence(error, patient.settings.bind, port, name), f"{first}, or: {listeners.elsewhere(name, port)}"
+        found.append(Finding(ERROR, "server", code, what, why, mend, {"port": port, "listener": name}))
     return found
 
 

@@ -1,9 +1,19 @@
-"""The listeners of our server, as commands of the same machine ask them."""
+"""The listeners of our server: what they are called, how another port is chosen for one, how this machine's commands ask them."""
 
 from __future__ import annotations
 
 import urllib.request
 from http.client import HTTPResponse
+
+_EMBEDDED = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
+#: backend -> its listeners; the port of each is the setting of its name and `_port`
+OF_BACKEND = {"embedded": _EMBEDDED, "compose": (*_EMBEDDED, "clickhouse_native", "prometheus")}
+ALL = OF_BACKEND["compose"]
+
+
+def elsewhere(listener: str, port: int) -> str:
+    """The command that gives it another port than `port`."""
+    return f"sp-telemetry setup --port {listener}={10000 + port % 50000}"
 
 
 def ask(request: str | urllib.request.Request, timeout_s: float) -> HTTPResponse:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,13 +10,11 @@ from typing import Any
 
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import Home
-from sp_telemetry.serve.ports import holder
+from sp_telemetry.serve import ports
 from sp_telemetry.settings import Settings
-from sp_telemetry.setup import bare_names, claude_settings, client_versions, compose, identity, layers, service
+from sp_telemetry.setup import bare_names, claude_settings, client_versions, compose, identity, layers, listeners, service
 from sp_telemetry.setup.environment import DIVERTING, RESOURCE, person_of, variables, with_person
 
-PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
-COMPOSE_PORTS = (*PORTS, "clickhouse_native", "prometheus")
 OK, WARNING, ERROR = "ok", "warning", "error"
 
 
@@ -104,8 +100,8 @@ class Plan:
 def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, managed: tuple[Path, ...] | None = None) -> Plan:
     """Look at everything. Raises UsageError for what makes a plan impossible (a broken settings file, a name that can't be kept)."""
     for name, port in options.ports.items():
-        if name not in COMPOSE_PORTS or not 0 < port < 65536:
-            raise UsageError(f"--port is {name}={port}; expected {'|'.join(COMPOSE_PORTS)}=1…65535.")
+        if name not in listeners.ALL or not 0 < port < 65536:
+            raise UsageError(f"--port is {name}={port}; expected {'|'.join(listeners.ALL)}=1…65535.")
     asked = {f"SP_TELEMETRY_{name.upper()}_PORT": str(port) for name, port in options.ports.items()}
     if options.backend:
         asked["SP_TELEMETRY_BACKEND"] = options.backend
@@ -133,7 +129,7 @@ def plan(home: Home, environ: Mapping[str, str], cwd: Path, options: Options, ma
         config["backfill"] = options.backfill
     if settings.backend != service.backend(home, {}):
         config["backend"] = settings.backend
-    for name in ports_of(settings.backend):
+    for name in listeners.OF_BACKEND[settings.backend]:
         key = f"{name}_port"
         if settings.origins[key].startswith("SP_TELEMETRY_") and settings.values[key]:
             config[key] = settings.values[key]  # so that a server which a hook starts listens there too
@@ -190,11 +186,6 @@ def _changes(env: Mapping[str, str], wanted: Mapping[str, str | None], ours: Map
     return changes
 
 
-def ports_of(backend: str) -> tuple[str, ...]:
-    """The listeners that this backend has, by the names of their settings."""
-    return COMPOSE_PORTS if backend == service.COMPOSE else PORTS
-
-
 def _server(backend: str) -> Check:
     """Whether what is to serve can run here."""
     if backend == service.COMPOSE:
@@ -225,35 +216,23 @@ def _ports(home: Home, settings: Settings) -> list[Check]:
     held = set(server.ports.values()) if server else set()
     checks = []
     whose: dict[int, str] = {}
-    for name in ports_of(settings.backend):
+    names = listeners.OF_BACKEND[settings.backend]
+    for name in names:
         port = settings.values[f"{name}_port"]
-        other = f"sp-telemetry setup --port {name}={10000 + port % 50000}"
+        other = listeners.elsewhere(name, port)
         if port and port in whose:
             checks.append(Check(ERROR, "port", f"Port {port} is to be {whose[port]}'s and {name}'s.", f"Take another port: `{other}`."))
             continue
         whose[port] = name
-        error = refusal(settings.bind, port) if port and port not in held else None
-        if error and error.errno == errno.EADDRINUSE:
-            what = f"Port {port} ({name}) is in use by {holder(port)}."
-            checks.append(Check(ERROR, "port", what, f"End that program, or take another port: `{other}`."))
-        elif error:
-            what = f"Nothing can listen on {settings.bind}, port {port} ({name}): {error.strerror}."
-            checks.append(Check(ERROR, "port", what, f"Take another port, `{other}`, or mend the setting bind."))
+        error = ports.refusal(settings.bind, port) if port and port not in held else None
+        if error:
+            taken = f"End that program, or take another port: `{other}`."
+            hint = taken if ports.is_taken(error) else f"Take another port, `{other}`, or mend the setting bind."
+            checks.append(Check(ERROR, "port", ports.sentence(error, settings.bind, port, name), hint))
     if not checks:
-        numbers = ", ".join(f"{name} {settings.values[f'{name}_port']}" for name in ports_of(settings.backend))
+        numbers = ", ".join(f"{name} {settings.values[f'{name}_port']}" for name in names)
         checks = [Check(OK, "ports", f"The server runs already: {numbers}" if server else f"Free on {settings.bind}: {numbers}")]
     return checks
-
-
-def refusal(bind: str, port: int) -> OSError | None:
-    """What keeps a server from listening there: another one (EADDRINUSE), a port that takes more rights, an address of no interface."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bind, port))
-        except OSError as error:
-            return error
-    return None
 
 
 def _winners(

@@ -18,7 +18,7 @@ from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.intake import Intake, Unavailable
 from sp_telemetry.serve.policy import REQUEST, PolicyKeeper
 from sp_telemetry.serve.upkeep import Upkeep
-from sp_telemetry.store import privacy
+from sp_telemetry.store import privacy, tightening
 from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.journal import Journal
 from tests.server import as_protobuf, log_request
@@ -181,7 +181,7 @@ def test_a_change_is_known_while_stored_rows_are_brought_down(handle: Handle, tm
         go_on.wait(20)
         return {}
 
-    monkeypatch.setattr(privacy, "tighten", slowly)
+    monkeypatch.setattr(tightening, "tighten", slowly)
     (tmp_path / REQUEST).write_text("tighten")
 
     async def steps(_: PolicyKeeper, door: Door) -> None:
@@ -215,7 +215,7 @@ def test_nothing_is_written_anew_while_stored_rows_come_down(handle: Handle, tmp
         ended.append(go_on.wait(20))
         return {}
 
-    monkeypatch.setattr(privacy, "tighten", slowly)
+    monkeypatch.setattr(tightening, "tighten", slowly)
     (tmp_path / REQUEST).write_text("tighten")
 
     async def run() -> None:
@@ -260,7 +260,7 @@ def test_why_stored_rows_are_not_brought_down_yet_is_told_until_they_are(
             raise error
         return {}
 
-    monkeypatch.setattr(privacy, "tighten", tighten)
+    monkeypatch.setattr(tightening, "tighten", tighten)
     (tmp_path / REQUEST).write_text("tighten")
 
     async def steps(keeper: PolicyKeeper, door: Door) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sp_telemetry.privacy import own
 from sp_telemetry.privacy import sql as privacy
 from sp_telemetry.privacy.policy import CONTEXT, HASH_COLUMNS, Policy
-from sp_telemetry.store import maintenance, schema
+from sp_telemetry.store import maintenance, schema, tightening
 from sp_telemetry.store import privacy as stored
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
@@ -69,10 +69,10 @@ def test_what_is_stored_comes_down_to_rules_of_attributes(tmp_path: Path, level:
             stored.enforce(handle, first)
             _store(handle)
             if stored.enforce(handle, rules):  # the second time they have been in force from the start
-                pending = stored.pending(handle, rules)
+                pending = tightening.pending(handle, rules)
                 assert all(pending[table] for table in TABLES) and pending["transcript_contexts"]
-                assert stored.tighten(handle, rules) == pending
-            assert not any(stored.pending(handle, rules).values())
+                assert tightening.tighten(handle, rules) == pending
+            assert not any(tightening.pending(handle, rules).values())
             results.append(_rows(handle))
             decided.append(handle.query("SELECT feature, chapter, part FROM telemetry.transcript_contexts FINAL").decode())
         engine.close()
@@ -99,4 +99,4 @@ def test_a_rule_of_errors_holds_for_what_a_span_says_of_one(tmp_path: Path, trea
 def test_a_rule_of_what_hooks_tell_may_keep_less_and_no_more(tmp_path: Path) -> None:
     assert own.Own((), {"context.branch": "hash"}).policy("strict").of_records == CONTEXT | {"context.branch": "hash"}
     assert own.Own((), {"context.record_id": "drop"}).policy("strict").of_records == CONTEXT
-    assert stored.HASHES.keys() == HASH_COLUMNS
+    assert tightening.HASHES.keys() == HASH_COLUMNS

@@ -12,7 +12,7 @@ from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy import sql as privacy
 from sp_telemetry.privacy.patterns import Pattern
 from sp_telemetry.privacy.policy import Policy
-from sp_telemetry.store import maintenance, schema
+from sp_telemetry.store import maintenance, schema, tightening
 from sp_telemetry.store import privacy as stored
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
@@ -74,10 +74,10 @@ def test_what_is_stored_comes_down_to_a_tighter_policy_and_off_the_disk(tmp_path
         tighter = Policy("strict", (Pattern("animal", "zebra7[a-z0-9]+"),))
         assert stored.enforce(handle, tighter) and not stored.enforce(handle, tighter)
         assert stored.in_force(handle).level == "strict"
-        pending = stored.pending(handle, tighter)
+        pending = tightening.pending(handle, tighter)
         assert pending["telemetry_events"] and pending["telemetry_spans"] and pending["session_context"]
-        assert stored.tighten(handle, tighter) == pending
-        assert {table: rows for table, rows in stored.pending(handle, tighter).items() if rows} == {}
+        assert tightening.tighten(handle, tighter) == pending
+        assert {table: rows for table, rows in tightening.pending(handle, tighter).items() if rows} == {}
         assert handle.query(query) == before
         tables = handle.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND engine LIKE '%MergeTree'").decode().split()
         assert [table for table in tables if mark in handle.query(f"SELECT * FROM telemetry.{table} SETTINGS final = 0").decode()] == []
@@ -120,10 +120,10 @@ def test_every_column_that_can_hold_somebodys_words_comes_down(tmp_path: Path) -
         assert len(planted) > 80
         tighter = Policy("strict", (Pattern("animal", "zebra7[a-z0-9]+"),))
         stored.enforce(handle, tighter)
-        pending = stored.pending(handle, tighter)
+        pending = tightening.pending(handle, tighter)
         assert {table for table, rows in pending.items() if rows} == {table for table, _ in planted}
-        assert stored.tighten(handle, tighter) == pending
-        assert not any(stored.pending(handle, tighter).values())
+        assert tightening.tighten(handle, tighter) == pending
+        assert not any(tightening.pending(handle, tighter).values())
         left = [
             (table, name) for table, name in planted
             if mark in handle.query(f"SELECT {name} FROM telemetry.{table} SETTINGS final = 0").decode()
@@ -160,8 +160,8 @@ def test_rows_that_were_taken_back_come_down_and_stay_taken_back(tmp_path: Path)
             handle.run(f"INSERT INTO telemetry.{table} SELECT {deleted} FROM telemetry.{table} FINAL")
         of_two = "(SELECT * FROM telemetry.telemetry_events WHERE is_deleted AND event_id = 2)"
         handle.run(f"INSERT INTO telemetry.telemetry_events SELECT * REPLACE (version + 1 AS version, 0 AS is_deleted) FROM {of_two}")
-        assert stored.tighten(handle, Policy("strict"))["session_summaries"]
-        assert not any(stored.pending(handle, Policy("strict")).values())
+        assert tightening.tighten(handle, Policy("strict"))["session_summaries"]
+        assert not any(tightening.pending(handle, Policy("strict")).values())
         assert handle.query("SELECT event_id FROM telemetry.telemetry_events FINAL") == b"2\n"
         assert handle.query("SELECT session_id FROM telemetry.session_summaries FINAL") == b""
     engine.close()
@@ -190,8 +190,8 @@ def test_what_is_written_meanwhile_of_what_was_read_before_comes_down_too(tmp_pa
     """By attribution, summaries or backfill, whose rows win over those that were brought down."""
     engine = with_prompts(tmp_path)
     with engine.handle() as handle:
-        stored.tighten(Beside(handle), Policy("strict"))
-        assert not any(stored.pending(handle, Policy("strict")).values())
+        tightening.tighten(Beside(handle), Policy("strict"))
+        assert not any(tightening.pending(handle, Policy("strict")).values())
         assert handle.query("SELECT count() FROM telemetry.telemetry_events FINAL") == b"2\n"
     engine.close()
     assert [file for file in tmp_path.rglob("*.bin") if b"zebra" in file.read_bytes()] == []
@@ -199,7 +199,7 @@ def test_what_is_written_meanwhile_of_what_was_read_before_comes_down_too(tmp_pa
 
 def test_a_merge_that_is_not_made_is_not_said_to_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine passes it over in silence where it lacks room, say. Then the old rows are on the disk."""
-    monkeypatch.setattr(stored, "ROUNDS", 2)
+    monkeypatch.setattr(tightening, "ROUNDS", 2)
     engine = with_prompts(tmp_path)
 
     class Unmerged(Beside):
@@ -208,9 +208,9 @@ def test_a_merge_that_is_not_made_is_not_said_to_be_done(tmp_path: Path, monkeyp
 
     with engine.handle() as handle:
         with pytest.raises(QueryFailed, match="telemetry_events"):
-            stored.tighten(Unmerged(handle), Policy("strict"))
-        stored.tighten(handle, Policy("strict"))
-        assert not any(stored.pending(handle, Policy("strict")).values())
+            tightening.tighten(Unmerged(handle), Policy("strict"))
+        tightening.tighten(handle, Policy("strict"))
+        assert not any(tightening.pending(handle, Policy("strict")).values())
     engine.close()
 
 
@@ -226,12 +226,12 @@ def test_being_killed_before_old_parts_are_off_the_disk_is_mended_by_the_next_ru
 
     with engine.handle() as handle:
         with pytest.raises(KeyboardInterrupt):
-            stored.tighten(Killed(handle), Policy("strict"))
+            tightening.tighten(Killed(handle), Policy("strict"))
         left = (
             "SELECT countIf(engine_full LIKE '%old_parts_lifetime%'), (SELECT count() FROM system.parts WHERE database = 'telemetry'"
             " AND table = 'telemetry_events' AND NOT active) FROM system.tables WHERE database = 'telemetry'"
         )
         assert handle.query(left) != b"0\t0\n"
-        stored.tighten(handle, Policy("strict"))
+        tightening.tighten(handle, Policy("strict"))
         assert handle.query(left) == b"0\t0\n"
     engine.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sp_telemetry.privacy import own
-from sp_telemetry.store import privacy
+from sp_telemetry.store import privacy, tightening
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.transcripts import backfill, files
 from tests.client.script import Usage
@@ -110,8 +110,8 @@ def test_what_transcripts_said_before_comes_down_to_own_rules(tmp_path):
     engine = Engine(tmp_path / "home" / "store")
     with engine.handle() as handle:
         privacy.enforce(handle, policy)
-        assert privacy.tighten(handle, policy)["transcript_copies"] == 2
-        assert not any(privacy.pending(handle, policy).values())
+        assert tightening.tighten(handle, policy)["transcript_copies"] == 2
+        assert not any(tightening.pending(handle, policy).values())
         left = handle.query(f"SELECT DISTINCT {COPIED}, input_tokens FROM telemetry.transcript_copies FINAL")
     engine.close()
     assert left == b"\t" * 7 + b"0\n"

@@ -23,7 +23,7 @@ from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve import trouble
 from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.trouble import Trouble
-from sp_telemetry.store import journal, privacy
+from sp_telemetry.store import journal, privacy, tightening
 from sp_telemetry.store.engine import Engine
 
 log = logging.getLogger("sp_telemetry")
@@ -181,10 +181,10 @@ class PolicyKeeper:
     def _do(self, policy: Policy, asked: str) -> None:
         damaged = journal.set_aside(self._home.store / "journal")  # rows under a policy before, which nobody can bring down
         if asked == "count":
-            found = privacy.pending(self._handle, policy) | ({"damaged files": len(damaged)} if damaged else {})
+            found = tightening.pending(self._handle, policy) | ({"damaged files": len(damaged)} if damaged else {})
             privacy.remember(self._handle, "counted", policy, ", ".join(f"{table}: {rows}" for table, rows in found.items()))
         else:
-            done = privacy.tighten(self._handle, policy)
+            done = tightening.tighten(self._handle, policy)
             for file in damaged:
                 file.unlink(missing_ok=True)
             log.info("privacy: stored rows brought down to %s: %s", policy.level, done)

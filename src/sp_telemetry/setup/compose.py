@@ -26,7 +26,7 @@ from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.settings import Settings, reached_at
 from sp_telemetry.setup import listeners
-from sp_telemetry.store import privacy
+from sp_telemetry.store import tightening
 from sp_telemetry.store.client import Client, Statements, connect
 
 FOLDER, SALT = "compose", "telemetry_salt"
@@ -195,12 +195,12 @@ def writer(home: Home, settings: Settings) -> Client:
 
 def not_yet(home: Home, policy: Policy) -> dict[str, int]:
     """Rows by table that `policy`, which is in force, would keep otherwise than they are stored."""
-    return privacy.pending(Statements(writer(home, home.settings())), policy)
+    return tightening.pending(Statements(writer(home, home.settings())), policy)
 
 
 def tighten(home: Home, policy: Policy) -> dict[str, int]:
     """Bring what is stored down to `policy`, which is in force, for good. Rows by table."""
-    return privacy.tighten(Statements(writer(home, home.settings())), policy)
+    return tightening.tighten(Statements(writer(home, home.settings())), policy)
 
 
 def down(home: Home, volumes: bool = False) -> bool:

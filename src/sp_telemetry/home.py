@@ -22,6 +22,15 @@ def here() -> Path:
         raise UsageError("The current directory no longer exists.", "Change to another one.") from None
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 @dataclass(frozen=True)
 class Home:
     """An installation's directory. Made with mode 0700; nothing of ours lies outside it."""

@@ -190,6 +190,19 @@ def test_the_plugin_is_installed_from_this_checkout(place: Place) -> None:
     assert mend == f"claude plugin marketplace add {shlex.quote(str(ROOT))}; claude plugin install sp-telemetry@sp-telemetry"
 
 
+def test_the_plugin_may_be_known_from_two_marketplaces(place: Place) -> None:
+    """Of each the highest layer that names it decides, as for the client: one that is off says nothing of the other."""
+    user = place.user / ".claude"
+    (user / "plugins").mkdir()
+    place.write(user / "plugins" / "installed_plugins.json", plugins={"sp-telemetry@old": [], "sp-telemetry@new": []})
+    place.write(user / "settings.json", enabledPlugins={"sp-telemetry@old": False, "sp-telemetry@new": True})
+    assert place.found("plugin-missing").level == ""
+    place.write(place.book / ".claude" / "settings.local.json", enabledPlugins={"sp-telemetry@old": False})
+    assert place.found("plugin-missing").level == ""
+    place.write(place.book / ".claude" / "settings.local.json", enabledPlugins={"sp-telemetry@new": False})
+    assert "installed and not enabled" in place.found("plugin-missing").what
+
+
 def test_hooks_and_spool(place: Place) -> None:
     place.home.make()
     assert place.found("plugin-missing").mend.endswith("; claude plugin install sp-telemetry@sp-telemetry")

@@ -12,18 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sp_telemetry.home import Home
-from sp_telemetry.setup import claude_settings
+from sp_telemetry.home import Home, read_json
+from sp_telemetry.setup import claude_settings, plugins
 from sp_telemetry.setup.layers import Layer
 
 NAMES = ("sp.telemetry-setup", "telemetry-report")
-PLUGIN = "sp-telemetry"
 #: in the head of a file of ours; hooks/lib/report.py looks for it, so that it answers no command of somebody else's
 MARK = "# put here by sp-telemetry setup; sp-telemetry uninstall takes it away"
 FREE, TAKEN, THEIRS, OURS = "free", "taken", "theirs", "ours"
@@ -43,18 +40,18 @@ class BareName:
         if self.state == TAKEN:
             return f"/{self.name} may be answered by the plugin {self.by}, which has a command of that name."
         if self.state == THEIRS:
-            return f"/{self.name} is a command of your own ({self.by}); ours is /{PLUGIN}:{self.name}."
+            return f"/{self.name} is a command of your own ({self.by}); ours is /{plugins.NAME}:{self.name}."
         return f"/{self.name} is ours" + (f", by {self.file}" if self.state == OURS else "")
 
 
 def look(home: Home, environ: Mapping[str, str], seen: list[Layer]) -> list[BareName]:
     """Who answers to each bare name; [] where our plugin is not enabled. `seen` are the layers of settings, the highest first."""
     config = claude_settings.locate(environ).parent
-    enabled = list(_enabled(seen))
-    if not any(name.partition("@")[0] == PLUGIN for name in enabled):
+    enabled = plugins.enabled(seen)
+    if not any(map(plugins.is_ours, enabled)):
         return []
-    others = [name for name in enabled if name.partition("@")[0] != PLUGIN]
-    taken = {command: name for name in reversed(others) for command in _commands(_root(config, name))}
+    others = [name for name in enabled if not plugins.is_ours(name)]
+    taken = {command: name for name in reversed(others) for command in plugins.commands(plugins.root(config, name))}
     noted = _noted(home)
     found = []
     for name in NAMES:
@@ -127,63 +124,20 @@ def _text(root: Path, name: str) -> str:
 def _our_root(config: Path) -> Path | None:
     """Where our plugin's files lie: this checkout, else what Claude Code has installed."""
     checkout = Path(__file__).resolve().parents[3]
-    installed = [name for name in _json(config / "plugins" / "installed_plugins.json").get("plugins", {}) if name.startswith(PLUGIN + "@")]
-    for root in (checkout, *(_root(config, name) for name in installed)):
+    installed = filter(plugins.is_ours, plugins.installed(config))
+    for root in (checkout, *(plugins.root(config, name) for name in installed)):
         if root and all((root / "commands" / name / "SKILL.md").is_file() for name in NAMES):
             return root
     return None
 
 
-def _enabled(seen: list[Layer]) -> Iterator[str]:
-    """The plugins that are switched on; the highest layer that names one decides."""
-    decided: dict[str, bool] = {}
-    for layer in seen:
-        plugins = layer.settings.get("enabledPlugins")
-        for name, on in plugins.items() if isinstance(plugins, dict) else ():
-            decided.setdefault(str(name), bool(on))
-    return (name for name, on in decided.items() if on)
-
-
-def _root(config: Path, plugin: str) -> Path | None:
-    """The folder of an installed plugin, `name@marketplace`: in its marketplace's directory, where that is one, else in the cache."""
-    name, _, market = plugin.partition("@")
-    known = _json(config / "plugins" / "known_marketplaces.json").get(market)
-    place = Path(str(known.get("installLocation", ""))) if isinstance(known, dict) else None
-    entries = _json(place / ".claude-plugin" / "marketplace.json").get("plugins") if place else None
-    for entry in entries if place and isinstance(entries, list) else ():
-        if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get("source"), str):
-            return place / str(entry["source"])
-    copies = _json(config / "plugins" / "installed_plugins.json").get("plugins", {})
-    copies = copies.get(plugin) if isinstance(copies, dict) else None
-    for copy in copies if isinstance(copies, list) else ():
-        if isinstance(copy, dict) and isinstance(copy.get("installPath"), str):
-            return Path(copy["installPath"])
-    return None
-
-
-def _commands(root: Path | None) -> set[str]:
-    """The bare names of a plugin's skills."""
-    if root is None:
-        return set()
-    more = _json(root / ".claude-plugin" / "plugin.json").get("skills", [])
-    folders = ["skills", *(more if isinstance(more, list) else [more])]
-    found = set()
-    for file in (file for folder in folders if isinstance(folder, str) for file in (root / folder).glob("*/SKILL.md")):
-        try:
-            named = re.search(r"^name:\s*[\"']?([^\"'\n]+?)[\"']?\s*$", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-        except OSError:
-            continue
-        found |= {file.parent.name, named[1]} if named else {file.parent.name}
-    return found
-
-
 def _noted(home: Home) -> dict[str, str]:
-    files = _json(home.path / "backups" / "bare-names.json").get("files", {})
+    files = read_json(home.path / "backups" / "bare-names.json").get("files", {})
     return {str(path): str(sha) for path, sha in files.items()} if isinstance(files, dict) else {}
 
 
 def _folders(home: Home) -> list[str]:
-    folders = _json(home.path / "backups" / "bare-names.json").get("folders", [])
+    folders = read_json(home.path / "backups" / "bare-names.json").get("folders", [])
     return [str(folder) for folder in folders] if isinstance(folders, list) else []
 
 
@@ -199,11 +153,3 @@ def _sha(file: Path) -> str:
         return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

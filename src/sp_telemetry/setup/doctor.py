@@ -104,3 +104,11 @@ def examine(
             why, mend = "What it would say is unknown.", getattr(error, "hint", "")
             findings.append(Finding(ERROR, part.__name__, "look-failed", what, why, mend, facts))
     return Examination(findings, round(time.monotonic() - begun, 2))
+
+
+def ago(seconds: float) -> str:
+    """`2 hours ago`, as findings say it."""
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"

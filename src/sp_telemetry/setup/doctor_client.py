@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from sp_telemetry import resources
-from sp_telemetry.setup import claude_settings, client_versions, layers
-from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
+from sp_telemetry.home import read_json
+from sp_telemetry.setup import claude_settings, client_versions, layers, plugins
+from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient, ago
 
-PLUGIN = "sp-telemetry"
 OLDEST_TESTED = (2, 1, 197)
 FAILED_LATELY_S = 86_400
 
@@ -58,21 +56,20 @@ def hooks(patient: Patient) -> list[Finding]:
     if patient.environ.get("SP_TELEMETRY_HOOKS") == "0":
         what = "SP_TELEMETRY_HOOKS=0 switches our hooks off."
         return [Finding(WARNING, "hooks", "hooks-disabled", what, "Sessions have no feature and no chapter.", "unset SP_TELEMETRY_HOOKS")]
-    name = _enabled(seen)
-    installed = _json(config / "plugins" / "installed_plugins.json").get("plugins", {})
-    installed = installed if isinstance(installed, dict) else {}
-    if name is None:
-        known = next((key for key in installed if str(key).partition("@")[0] == PLUGIN), "")
+    enabled, installed = list(filter(plugins.is_ours, plugins.enabled(seen))), plugins.installed(config)
+    if not enabled:
+        known = next(filter(plugins.is_ours, installed), "")
         what = "The plugin is installed and not enabled." if known else "The plugin is not installed."
         why = "Cost is stored, but nothing says for which feature and chapter."
         mend = f"claude plugin enable {known}" if known else _install()
         return [Finding(WARNING, "hooks", "plugin-missing", what, why, mend), *_seen(patient)]
     found = []
-    if name not in installed:
+    if not any(name in installed for name in enabled):
+        name = enabled[0]
         what = f"{name} is enabled in the settings, and not installed."
         found.append(Finding(WARNING, "hooks", "plugin-missing", what, "Its hooks do not run.", f"claude plugin install {name}"))
     for file in (config / "plugins" / "data").glob("*/no-python"):
-        if PLUGIN in file.parent.name:
+        if plugins.NAME in file.parent.name:
             what = "The hooks found no Python 3.9 or later."
             mend = "Install Python 3.9 or later, or name one in SP_TELEMETRY_PYTHON"
             found.append(Finding(ERROR, "hooks", "hooks-no-python", what, "Sessions have no feature and no chapter.", mend))
@@ -88,23 +85,13 @@ def _install() -> str:
     return f"claude plugin marketplace add {checkout}; claude plugin install sp-telemetry@sp-telemetry"
 
 
-def _enabled(seen: list[layers.Layer]) -> str | None:
-    """The name under which the plugin is enabled: the highest file that mentions it decides."""
-    for layer in seen:
-        plugins = layer.settings.get("enabledPlugins")
-        for name, on in plugins.items() if isinstance(plugins, dict) else ():
-            if name.partition("@")[0] == PLUGIN:
-                return name if on else None
-    return None
-
-
 def _seen(patient: Patient) -> Iterator[Finding]:
     """When a hook last ran, and why one gave up."""
     folder = patient.home.path / "hooks"
     times = [file.stat().st_mtime for file in folder.glob("*.json") if not file.name.startswith("counters")]
     if times:
         age = time.time() - max(times)
-        what = f"Hooks last noted a session {_ago(age)}; {len(times)} sessions are known"
+        what = f"Hooks last noted a session {ago(age)}; {len(times)} sessions are known"
         yield Finding(OK, "hooks", "hooks", what, facts={"age_s": round(age), "sessions": len(times)})
     else:
         what = "No hook has run yet."
@@ -121,7 +108,7 @@ def _seen(patient: Patient) -> Iterator[Finding]:
 
 def spool(patient: Patient) -> list[Finding]:
     """Context records: delivered, waiting, dropped."""
-    counters = _json(patient.home.path / "hooks" / "counters.json")
+    counters = read_json(patient.home.path / "hooks" / "counters.json")
     delivered, dropped = (value if isinstance(value := counters.get(name), int) else 0 for name in ("delivered", "dropped"))
     folder = patient.home.spool
     waiting = [file for file in folder.glob("*.json*") if file.name[:20].isdigit()] if folder.is_dir() else []
@@ -132,25 +119,10 @@ def spool(patient: Patient) -> list[Finding]:
         why = "Those sessions have no feature and chapter for a while."
         return [Finding(WARNING, "spool", "spool-dropped", what + ".", why, "sp-telemetry up, and leave autostart on", facts)]
     if waiting and oldest > 3600:
-        why = f"The oldest waits since {_ago(oldest)}; they are kept for 30 days."
+        why = f"The oldest waits since {ago(oldest)}; they are kept for 30 days."
         mend = "Start a session: its hooks deliver them" if patient.server_runs else "sp-telemetry up"
         return [Finding(WARNING, "spool", "spool-waiting", what + ".", why, mend, facts)]
     return [Finding(OK, "spool", "spool", what, facts=facts)]
-
-
-def _ago(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _lines(path: Path) -> list[str]:

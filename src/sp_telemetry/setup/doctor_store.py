@@ -9,8 +9,8 @@ from typing import Any
 from sp_telemetry.errors import QueryFailed, UsageError
 from sp_telemetry.privacy.policy import EVENTS
 from sp_telemetry.setup import claude_settings, client_versions
-from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
-from sp_telemetry.setup.doctor_client import _ago, spoiled
+from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient, ago
+from sp_telemetry.setup.doctor_client import spoiled
 from sp_telemetry.setup.verify import EVENT as CHECK
 from sp_telemetry.store import journal, prices
 from sp_telemetry.store.client import Statements, connect
@@ -90,14 +90,14 @@ def _events(patient: Patient, seen: dict[str, Any]) -> list[Finding]:
     facts = {"events": seen["events"], "requests": seen["requests"], "age_s": round(now - last) if last else None}
     if not seen["events"]:
         if metric:
-            what = f"Metrics arrive (the last {_ago(now - metric)}), and not one event."
+            what = f"Metrics arrive (the last {ago(now - metric)}), and not one event."
             why = "Cost and tokens come from events; every report is empty."
             return [Finding(ERROR, "events", "metrics-only", what, why, "sp-telemetry setup", facts)]
         what = "No event of Claude Code has arrived in 30 days."
         why = "Claude Code reads its settings once, at its start." if patient.telemetry_on else "Telemetry is off."
         mend = "Restart Claude Code and type something" if patient.telemetry_on else "sp-telemetry setup"
         return [Finding(WARNING, "events", "no-event-yet", what, why, mend, facts)]
-    what = f"{seen['events']:,} events in 30 days, {seen['requests']:,} of them requests; the last {_ago(now - last)}"
+    what = f"{seen['events']:,} events in 30 days, {seen['requests']:,} of them requests; the last {ago(now - last)}"
     found = [Finding(OK, "events", "events", what, facts=facts)]
     made = claude_settings.note(patient.home)
     if made:
@@ -106,11 +106,11 @@ def _events(patient: Patient, seen: dict[str, Any]) -> list[Finding]:
         except OSError:
             set_up = 0.0
         if set_up > last and now - set_up > 60:
-            what = f"Nothing has arrived since the set-up {_ago(now - set_up)}."
+            what = f"Nothing has arrived since the set-up {ago(now - set_up)}."
             mend = "Restart Claude Code and type something"
             found.append(Finding(WARNING, "events", "not-restarted", what, "Running sessions keep their old settings.", mend, facts))
     if now - last > STALE_S:
-        what = f"The last event came {_ago(now - last)}."
+        what = f"The last event came {ago(now - last)}."
         mend = "Type something in Claude Code, then: sp-telemetry doctor"
         found.append(Finding(WARNING, "events", "stale", what, "Were there no sessions since, or is something wrong?", mend, facts))
     return found
@@ -124,7 +124,7 @@ def _contexts(seen: dict[str, Any]) -> list[Finding]:
     share = unattributed / requests
     what = f"{share:.0%} of the requests have neither feature nor chapter"
     if seen["last_context"]:
-        last = _ago(time.time() - seen["last_context"])
+        last = ago(time.time() - seen["last_context"])
         return [Finding(OK, "context", "context", f"The last context record came {last}; {what}", facts=facts)]
     why = "Reports show their cost as (unattributed)."
     mend = "Install the plugin, or see: sp-telemetry context"

@@ -16,7 +16,7 @@ import sys
 from sp_telemetry import __version__
 from sp_telemetry.errors import SpTelemetryError
 
-#: command -> (module, one line of help): kept here so that `--help` imports nothing
+#: command, which is its module's name, -> one line of help: kept here so that `--help` imports nothing
 COMMANDS = {
     "setup": "switch telemetry on for you, start the server, prove that an event arrives",
     "doctor": "what is wrong, why it matters, and the command that mends it",

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve.clickhouse_request import refuse
+from sp_telemetry.store.framing import varint_at
 
 BLOCK_INFO, CUSTOM_SERIALISATION = 51903, 54454
 _INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
@@ -42,13 +43,13 @@ def _blocks(data: bytes, revision: int) -> Iterator[bytes]:
     at = 0
     while at < len(data):
         start = at
-        columns, at = _varint(data, at)
-        rows, at = _varint(data, at)
+        columns, at = varint_at(data, at)
+        rows, at = varint_at(data, at)
         yield _INFO + data[start:at]
         for _ in range(columns):
             start = at
-            size, at = _varint(data, at)
-            size, at = _varint(data, at + size)
+            size, at = varint_at(data, at)
+            size, at = varint_at(data, at + size)
             type_name = data[at : at + size].decode()
             at += size
             yield data[start:at]
@@ -58,17 +59,6 @@ def _blocks(data: bytes, revision: int) -> Iterator[bytes]:
             if rows:
                 at = _data(data, _prefix(at, type_name), type_name, rows)
             yield data[start:at]
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
 
 
 def _uint64(data: bytes, at: int) -> int:
@@ -92,7 +82,7 @@ def _data(data: bytes, at: int, type_name: str, rows: int) -> int:
     if name == "String":
         for _ in range(rows):
             byte = data[at]
-            size, at = (byte, at + 1) if byte < 0x80 else _varint(data, at)
+            size, at = (byte, at + 1) if byte < 0x80 else varint_at(data, at)
             at += size
         return at
     if name == "FixedString":

@@ -1,9 +1,11 @@
-"""The interface on a free port of loopback, in a thread of its own: for the tests of it."""
+"""The interface on a free port of loopback, in a thread of its own, and how it is asked: for the tests of it."""
 
 from __future__ import annotations
 
 import asyncio
+import http.client
 import threading
+import urllib.parse
 from pathlib import Path
 
 from aiohttp import web
@@ -60,3 +62,34 @@ class Server:
     def owner(self, sql: str) -> str:
         with self.engine.handle() as handle:
             return handle.query(sql).decode()
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+
+def ask(
+    server: Server, sql: str = "", body: bytes | None = None, user: str = "telemetry_reader", method: str = "", **params: str
+) -> Answer:
+    headers = params.pop("headers", {})
+    port = params.pop("port", server.port)
+    if user:
+        headers = {
+            "X-ClickHouse-User": user,
+            "X-ClickHouse-Key": WRITER_PASSWORD if user == "telemetry_user" else READER_PASSWORD,
+        } | headers
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    query = urllib.parse.urlencode(({"query": sql} if sql else {}) | params.pop("params", {}) | params)
+    connection.request(method or ("GET" if body is None else "POST"), "/?" + query, body, headers)
+    answer = Answer(connection.getresponse())
+    connection.close()
+    return answer
+
+
+def write(server: Server, sql: str = "", body: bytes = b"", **params: str) -> Answer:
+    return ask(server, sql, body, "telemetry_user", **params)

@@ -13,8 +13,7 @@ import pytest
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve.clickhouse_access import changeable
 from sp_telemetry.serve.clickhouse_statement import FUNCTIONS, examine
-from tests.store.clickhouse_server import Server
-from tests.store.test_clickhouse_http import ask
+from tests.store.clickhouse_server import Server, ask
 
 SECRET = "the secret in the file"
 

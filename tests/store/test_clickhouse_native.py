@@ -10,8 +10,7 @@ from clickhouse_connect.datatypes import registry
 from clickhouse_connect.driver.query import QueryContext
 
 from sp_telemetry.serve.clickhouse_native import at_revision
-from tests.store.clickhouse_server import WRITER_PASSWORD, Server
-from tests.store.test_clickhouse_http import ask, write
+from tests.store.clickhouse_server import WRITER_PASSWORD, Server, ask, write
 
 GO = "54460"
 

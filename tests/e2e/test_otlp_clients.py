@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from sp_telemetry.setup.replay import GRPC_METHODS
-from tests.server import JSON, PROTOBUF, Server, as_json, as_protobuf, log_request, server
+from tests.server import JSON, PROTOBUF, Server, as_json, as_protobuf, log_request, pairs, server
 
 RESOURCE = Resource({"service.name": "claude-code", "service.version": "9.9.9", "enduser.id": "ada"})
 LARGEST_MIB = 2
@@ -155,6 +155,41 @@ def test_what_can_never_be_stored_is_400_with_a_status(running, signal):
 def test_an_empty_protobuf_request_is_good(running, signal):
     assert running.post(signal, b"")[0] == 200
     assert call(running, GRPC_METHODS[signal], b"") == b""
+
+
+def without_records(signal: str) -> list[dict[str, Any]]:
+    """Requests with all that may stand around a record and none of it."""
+    resources, scopes = {
+        "logs": ("resourceLogs", "scopeLogs"), "metrics": ("resourceMetrics", "scopeMetrics"), "traces": ("resourceSpans", "scopeSpans")
+    }[signal]  # fmt: skip
+    named = {"resource": {"attributes": pairs({"service.name": "claude-code", "session.id": "nobody"})}}
+    scope = {"scope": {"name": "com.anthropic.claude_code"}}
+    points = [{"metrics": [{"name": "claude_code.cost.usage", "sum": {"dataPoints": []}}]}] if signal == "metrics" else []
+    held = [[{}], [named], [named | {scopes: []}], [named | {scopes: [{}]}], [named, named | {scopes: [scope, scope, *points]}]]
+    return [{}, {resources: []}, *({resources: each} for each in held)]
+
+
+@pytest.mark.parametrize("signal", ["logs", "metrics", "traces"])
+def test_a_request_without_records_is_good_and_answered_at_once(running, signal):
+    """Of logs as protobuf it was a second, for the standing query answers what it reads with rows."""
+    of = session()
+    assert running.post("logs", as_protobuf(request(of)))[0] == 200  # which begins the standing query
+    before, took = running.metrics(), []
+    for each in without_records(signal):
+        for send in (
+            lambda: running.post(signal, as_protobuf(each, signal))[::2] == (200, b""),  # noqa: B023
+            lambda: running.post(signal, as_json(each), JSON)[::2] == (200, b"{}"),  # noqa: B023
+            lambda: call(running, GRPC_METHODS[signal], as_protobuf(each, signal)) == b"",  # noqa: B023
+        ):
+            begun = time.monotonic()
+            assert send(), each
+            took.append(time.monotonic() - begun)
+    assert sorted(took)[len(took) // 2] < 0.3 and max(took) < 1, took
+    after = running.metrics()
+    assert after["sp_telemetry_requests_stored_total"] - before["sp_telemetry_requests_stored_total"] == len(took)
+    of_records = [name for name in after if name.startswith("sp_telemetry_records_committed_total")]
+    assert {name: after[name] for name in of_records} == {name: before[name] for name in of_records}
+    assert events(running, of) == [[0.25]]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/grpc", "multipart/form-data"])

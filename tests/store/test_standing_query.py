@@ -22,6 +22,7 @@ from tests.server import as_protobuf, log_request
 
 pytestmark = pytest.mark.skipif(not standing_query.AVAILABLE, reason="pipes have a size that can be set on Linux only")
 START = 1_790_000_000 * 10**9
+RECORD = b"\x12\x02\x12\x00"  # what a resource holds of it: a scope with a record, with nothing in either
 ALL = "SELECT * EXCEPT (received_at, version, context_at) FROM telemetry.telemetry_events FINAL ORDER BY ALL"
 
 
@@ -103,6 +104,27 @@ def test_a_promise_of_more_than_there_is_is_rejected_soon_and_costs_nobody_else(
     assert stored(handle, 3) == [1]
 
 
+@pytest.mark.parametrize("resource", [b"", b"\x0a\x00", b"\x12\x00", b"\x12\x02\x0a\x00", b"\x12\x00" * 2000])
+def test_requests_without_a_record_are_not_waited_for(handle: Handle, storing: Pipeline, resource: bytes):
+    """The query would answer them with nothing, for which one would wait until it is given up."""
+    storing.store(STANDING, [request(1, 1)])
+    standing = storing._standing
+    none = b"\x0a" + framing.varint(len(resource)) + resource
+    begun = time.monotonic()
+    assert _commit(storing, STANDING, [none, none * 2]) == [0, 0]
+    assert time.monotonic() - begun < standing_query.LONG_S / 2
+    assert storing.decoded == [2]
+    assert _commit(storing, STANDING, [none, request(2, 1), none, request(3, 1)]) == [2, 0, 0, 0]
+    assert stored(handle, 2) == stored(handle, 3) == [1]
+    assert storing.decoded == [2] and storing._standing is standing, "by the query, which goes on"
+    assert int(handle.query("SELECT count() FROM telemetry.telemetry_events")) == 3
+
+
+def test_a_record_that_is_not_soon_found_is_stored_all_the_same(handle: Handle, storing: Pipeline):
+    assert storing.store(STANDING, [b"\x0a\x00" * framing.MOST_LOOKS + request(1, 1)]) == 1
+    assert stored(handle, 1) == [1] and storing.decoded == [1], "by statements"
+
+
 def test_a_machine_that_is_slower_than_was_thought_loses_nothing(handle: Handle, storing: Pipeline, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(standing_query, "LONG_S", 0.001)
     for session in range(1, 6):
@@ -140,10 +162,30 @@ def test_it_ends_with_its_pipeline_or_with_the_engine(tmp_path):
     engine.close()
 
 
+@given(st.lists(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=3), max_size=3), st.binary(max_size=9))
+def test_a_record_is_found_wherever_it_is(resources: list[list[tuple[bool, int]]], rest: bytes):
+    """Of each resource its scopes, of each scope whether it has a name and how many records."""
+    records = [{"body": {"stringValue": "\x12\x02"}, "severityNumber": 9, "flags": 1, "traceId": "AAECAw=="}]
+    told = {
+        "resourceLogs": [
+            {
+                "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "\x12\x02\x12"}}]},
+                "schemaUrl": "https://example.com",
+                "scopeLogs": [{"logRecords": records * many} | ({"scope": {"name": "one"}} if named else {}) for named, many in scopes],
+            }
+            for scopes in resources
+        ]
+    }
+    body = as_protobuf(told)
+    assert framing.holds_a_record(body) is any(many for scopes in resources for _, many in scopes)
+    framing.holds_a_record(rest), framing.holds_a_record(body + rest), framing.holds_a_record(body[: -len(rest)])  # raises nothing
+
+
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=6), st.integers(20, 400))
 def test_messages_put_together_hold_the_same_fields(inner: list[bytes], longest: int):
-    bodies = [b"".join(b"\x0a" + framing.varint(len(one)) + one for one in (each, each[:5])) for each in inner]
+    inner = [RECORD + each for each in inner]
+    bodies = [b"".join(b"\x0a" + framing.varint(len(one)) + one for one in (each, each[:9])) for each in inner]
     try:
         messages = list(framing.together(bodies, longest))
     except QueryFailed:
@@ -158,7 +200,7 @@ def test_messages_put_together_hold_the_same_fields(inner: list[bytes], longest:
             size, start = framing.varint_at(message, at + 1)
             fields.append(message[start : start + size])
             at = start + size
-    assert fields == [part for each in inner for part in (each, each[:5])]
+    assert fields == [part for each in inner for part in (each, each[:9])]
 
 
 @given(st.binary(max_size=200), st.data())

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from sp_telemetry.errors import QueryFailed
 
 RESOURCE_LOGS = 0x0A  # the tag of ExportLogsServiceRequest's only field
+TO_A_RECORD = (1, 2, 2)  # the fields that lead from a request to a record: resource_logs, scope_logs, log_records
+MOST_LOOKS = 1000
+FIXED = {1: 8, 5: 4}  # how many bytes a value has, by its kind on the wire
 LENGTH_BYTES = 10
 
 
@@ -19,19 +22,27 @@ def behind_lengths(bodies: Iterable[bytes]) -> Iterator[bytes]:
 
 def together(bodies: Iterable[bytes], longest: int) -> Iterator[bytes]:
     """`bodies` as few messages behind their lengths, none longer than `longest`: messages of one kind one after the other are one
-    message with the fields of all. Raises QueryFailed where one is too long, or is not whole and so would take from the next one."""
+    message with the fields of all. Raises QueryFailed where one is too long, or is not whole and so would take from the next one, and
+    where no record is found in a message: a standing query answers rows, so of none it would say nothing."""
     waiting: list[bytes] = []
     size = 0
     for body in filter(None, bodies):
         if len(body) > longest - LENGTH_BYTES or not is_whole(body):
             raise QueryFailed("This request can't be put together with others.")
         if waiting and size + len(body) > longest - LENGTH_BYTES:
-            yield varint(size) + b"".join(waiting)
+            yield _one(waiting)
             waiting, size = [], 0
         waiting.append(body)
         size += len(body)
     if waiting:
-        yield varint(size) + b"".join(waiting)
+        yield _one(waiting)
+
+
+def _one(bodies: list[bytes]) -> bytes:
+    if not any(map(holds_a_record, bodies)):
+        raise QueryFailed("No record was found in these requests.")
+    together = b"".join(bodies)
+    return varint(len(together)) + together
 
 
 def is_whole(body: bytes) -> bool:
@@ -44,6 +55,34 @@ def is_whole(body: bytes) -> bool:
     except (IndexError, ValueError):
         return False
     return at == len(body)
+
+
+def holds_a_record(body: bytes) -> bool:
+    """Whether a log record is found in `body` soon: one that holds any has it behind a resource and a scope. What begins with a thousand
+    other things, or can't be read, is not worth more of a look."""
+    looks = iter(range(MOST_LOOKS))
+
+    def found(at: int, end: int, way: tuple[int, ...]) -> bool:
+        while at < end and next(looks, None) is not None:
+            tag, at = varint_at(body, at)
+            field, kind = tag >> 3, tag & 7
+            if kind == 0:
+                at = varint_at(body, at)[1]
+            elif kind in FIXED:
+                at += FIXED[kind]
+            elif kind == 2:
+                length, at = varint_at(body, at)
+                if field == way[0] and at + length <= end and (len(way) == 1 or found(at, at + length, way[1:])):
+                    return True
+                at += length
+            else:
+                return False
+        return False
+
+    try:
+        return found(0, len(body), TO_A_RECORD)
+    except (IndexError, ValueError):
+        return False
 
 
 def rows_of(block: bytes) -> int:

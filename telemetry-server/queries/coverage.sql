@@ -6,7 +6,8 @@
 -- If a session has the number 7 twice, two of its processes got as far as 7, so each lower number is expected twice as well. That
 -- needs no order of time, so wrong clocks and late events do not disturb it. What was lost after the last event that arrived can't
 -- be seen here: missing_requests are what the last `sp-telemetry audit` found in transcripts and not in telemetry. Of a session that began
--- before `from`, the process under way then is counted from its first number in the range.
+-- before `from`, the process under way then is counted from its first number in the range. A number is believed if what would be missing
+-- below it is no more than a thousand times as many as arrived from it on: one that is nonsense adds a thousand at most.
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
@@ -84,24 +85,29 @@ WITH
         WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
           AND session_id IN (SELECT arrayJoin(first_look.3))
     ),
-    counted AS (SELECT session_id, begun, number, count() AS times FROM numbered GROUP BY session_id, begun, number),
-    -- As often as the most frequent number from this one on; and so should those that were left out before it.
+    -- The second event with a number is one of a second process, the third of a third.
+    counted AS
+    (
+        SELECT session_id, begun, number, arrayJoin(range(times)) AS process
+        FROM (SELECT session_id, begun, number, count() AS times FROM numbered GROUP BY session_id, begun, number)
+    ),
     reached AS
     (
-        SELECT
-            session_id,
-            times,
-            max(times) OVER (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS expected_times,
-            if(row_number() OVER upwards = 1,
-               toInt64(if(begun, 0, number)),
-               toInt64(number) - 1 - toInt64(lagInFrame(number) OVER upwards)) AS left_out
-        FROM counted
-        WINDOW upwards AS (PARTITION BY session_id, begun ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+        SELECT session_id, if(min(is_near) OVER (PARTITION BY session_id, begun, process ORDER BY number), left_out, 0) AS missing
+        FROM
+        (
+            SELECT
+                session_id, begun, process, number,
+                toUInt64(if(row_number() OVER upwards = 1, if(begun, 0, number), number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
+                left_out <= 1000 * (1 + count() OVER upwards - row_number() OVER upwards) AS is_near
+            FROM counted
+            WINDOW upwards AS (PARTITION BY session_id, begun, process ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+        )
     )
 SELECT
     assumeNotNull(first_look.2) + uniqExact(session_id) AS sessions,
-    assumeNotNull(first_look.1) + sum(times) AS received,
-    toUInt64(sum(toInt64(expected_times) * (left_out + 1) - toInt64(times))) AS gaps,
+    assumeNotNull(first_look.1) + count() AS received,
+    sum(missing) AS gaps,
     received + gaps AS expected,
     arraySort(assumeNotNull(first_look.4)) AS versions,
     assumeNotNull(audited.1) AS audited_sessions,

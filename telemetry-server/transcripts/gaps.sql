@@ -4,7 +4,8 @@
 --   details                 how many rows at most
 --
 -- process: the how manieth of the session, in the order of its events' times; it ends where numbers begin again. Where two ran at once or
--- a clock went wrong, it is 0 and the numbers alone decide, as in queries/coverage.sql. total: of all rows, also those beyond the limit.
+-- a clock went wrong, or a number is not believed, it is 0 and the numbers alone decide, as in queries/coverage.sql. total: of all rows, also
+-- those beyond the limit.
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
@@ -13,7 +14,7 @@ WITH
     (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns,
     numbered AS
     (
-        SELECT toString(session_id) AS session_id, timestamp, toInt64(assumeNotNull(event_sequence)) AS number
+        SELECT toString(session_id) AS session_id, timestamp, toInt64(least(assumeNotNull(event_sequence), 4611686018427387904)) AS number
         FROM telemetry.telemetry_events FINAL
         WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL AND source = 'otlp'
           AND if({session:String} = '', true, session_id = {session:String})
@@ -34,7 +35,6 @@ WITH
             toUInt32(countIf(begins) OVER (PARTITION BY session_id ORDER BY timestamp, number ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) AS process,
             if(begins, 0, before + 1) AS first,
             number - 1 AS last,
-            toInt64(1) AS times,
             if(is_first, NULL, before_at) AS after_at,
             timestamp AS before_at_most,
             is_first,
@@ -51,27 +51,26 @@ WITH
             WINDOW w AS (PARTITION BY session_id ORDER BY timestamp, number ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
         )
     ),
-    by_number AS -- as queries/coverage.sql counts
+    by_number AS -- as queries/coverage.sql counts; process: the how manieth with this number
     (
         SELECT
-            session_id,
-            toUInt32(0) AS process,
-            number - left_out AS first,
-            if(has_times < expected_times, number, number - 1) AS last,
-            expected_times * (left_out + 1) - has_times AS times,
-            has_times,
-            before_at AS after_at,
-            if(has_times < expected_times, next_at, at) AS before_at_most
+            session_id, process, number - left_out AS first, number - 1 AS last,
+            before_at AS after_at, at AS before_at_most,
+            min(is_near) OVER (PARTITION BY session_id, process ORDER BY number) AS believed
         FROM
         (
             SELECT
-                session_id, number, toInt64(times) AS has_times, at,
-                toInt64(max(times) OVER (PARTITION BY session_id ORDER BY number ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)) AS expected_times,
-                if(row_number() OVER upwards = 1, if(session_id IN (SELECT session_id FROM earlier), 0, number), number - 1 - lagInFrame(number) OVER upwards) AS left_out,
-                if(row_number() OVER upwards = 1, NULL, lagInFrame(at) OVER upwards) AS before_at,
-                leadInFrame(at, 1, at) OVER upwards AS next_at
-            FROM (SELECT session_id, number, count() AS times, min(timestamp) AS at FROM numbered GROUP BY session_id, number)
-            WINDOW upwards AS (PARTITION BY session_id ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
+                session_id, process, number, at,
+                toUInt64(if(row_number() OVER upwards = 1, if(session_id IN (SELECT session_id FROM earlier), 0, number),
+                            number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
+                left_out <= 1000 * (1 + count() OVER upwards - row_number() OVER upwards) AS is_near,
+                if(row_number() OVER upwards = 1, NULL, lagInFrame(at) OVER upwards) AS before_at
+            FROM
+            (
+                SELECT session_id, number, min(timestamp) AS at, toUInt32(arrayJoin(range(count()))) AS process
+                FROM numbered GROUP BY session_id, number
+            )
+            WINDOW upwards AS (PARTITION BY session_id, process ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         )
     ),
     apart AS -- sessions whose processes ran one after the other: each began anew at 0, or there are no more than had one number in common
@@ -79,12 +78,13 @@ WITH
         SELECT session_id
         FROM
         (
-            SELECT session_id, max(process) AS processes, countIf(first = 0 AND last >= 0 AND NOT is_first) AS odd, 0 AS in_common FROM by_time GROUP BY session_id
+            SELECT session_id, max(process) AS processes, countIf(first = 0 AND last >= 0 AND NOT is_first) AS odd, 0 AS in_common, true AS sane
+            FROM by_time GROUP BY session_id
             UNION ALL
-            SELECT session_id, 0, 0, max(has_times) FROM by_number GROUP BY session_id
+            SELECT session_id, 0, 0, max(process) + 1, min(believed) FROM by_number GROUP BY session_id
         )
         GROUP BY session_id
-        HAVING sum(odd) = 0 OR sum(processes) <= sum(in_common)
+        HAVING (sum(odd) = 0 OR sum(processes) <= sum(in_common)) AND min(sane)
     )
 SELECT session_id, process, first, last, times AS missing, after, before, sum(times) OVER () AS total
 FROM
@@ -92,8 +92,9 @@ FROM
     SELECT session_id, process, first, last, last - first + 1 AS times, after_at AS after, before_at_most AS before
     FROM by_time WHERE last >= first AND NOT of_earlier AND session_id IN (SELECT session_id FROM apart)
     UNION ALL
-    SELECT session_id, process, first, last, times, after_at, before_at_most
-    FROM by_number WHERE times > 0 AND session_id NOT IN (SELECT session_id FROM apart)
+    SELECT session_id, toUInt32(0), first, last, toInt64(count()) * (last - first + 1), min(after_at), max(before_at_most)
+    FROM by_number WHERE last >= first AND believed AND session_id NOT IN (SELECT session_id FROM apart)
+    GROUP BY session_id, first, last
 )
 ORDER BY before, session_id, process, first
 LIMIT {details:UInt32}

@@ -41,6 +41,9 @@ def test_the_model_knows_what_is_missing():
     assert gaps([0, 1, 2]) == (3, 0)
     assert gaps([2]) == (1, 2)
     assert gaps([0, 1, 3, 0, 1, 2, 3]) == (7, 1)
+    assert gaps([0, 1, 2, 2**63]) == (4, 0)
+    assert gaps([0, 2, 2, 1003]) == (4, 1 + 1000 + 2)
+    assert gaps([0, 1999, 2000, 2**63, 2**63]) == (5, 1998)
 
 
 def run(engine: Engine, examples: int, steps: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sp_telemetry.setup import service
+from sp_telemetry.store.tightening import REQUEST
 from tests.server import Server, as_protobuf, log_request, server, wait_for
 
 SESSION = "00000000-0000-0000-0000-00000000000a"
@@ -192,6 +193,31 @@ def test_commands_reach_the_server_on_this_machine(tmp_path, environ):
         assert "server" in {finding["code"] for finding in found}
     finally:
         one.down()
+
+
+def test_the_doctor_tells_of_stored_rows_that_are_not_at_the_policy_yet(tmp_path):
+    def told() -> list[str]:
+        findings = json.loads(one.command("doctor", "--json").stdout)["findings"]
+        return [finding["code"] for finding in findings if finding["code"].startswith("stored-")]
+
+    with server(tmp_path / "home") as one:
+        of = {"name": "api_request", "time_ns": time.time_ns(), "session.id": "a", "event.sequence": 1, "query_source": "typed by somebody"}
+        one.stored("logs", as_protobuf(log_request([of])))
+        one.query("SELECT count() FROM telemetry.telemetry_events")
+        assert told() == []
+        # as a run leaves it that is killed, and whose request somebody removes
+        one.run("INSERT INTO telemetry.privacy_history (what, level) SELECT 'tightening', 'strict'")
+        assert told() == ["stored-left"]
+        one.down()
+        request = one.home.path / REQUEST
+        request.write_text("count\n")
+        assert told() == [], "who asked was told so"
+        request.write_text("tighten\n")
+        assert told() == ["stored-waits"]
+        one.up()
+        wait_for(lambda: not request.exists(), 60)
+        assert told() == []
+        assert one.query("SELECT what FROM telemetry.privacy_history ORDER BY since DESC LIMIT 2") == [["tightened"], ["tightening"]]
 
 
 def test_the_doctor_tells_of_own_prices_that_are_not_in_force(tmp_path):

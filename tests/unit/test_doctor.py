@@ -22,12 +22,14 @@ import pytest
 from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.setup import client_versions, configuration, doctor_server, environment, layers, service
-from sp_telemetry.setup.doctor import Examination, examine
+from sp_telemetry.setup.doctor import Examination, Patient, examine
 from sp_telemetry.setup.doctor_bundle import as_text, bundle
 from sp_telemetry.setup.environment import variables
 from sp_telemetry.setup.identity import checked, offered, redacted
 from sp_telemetry.setup.onboarding import Options, plan, refuse
+from sp_telemetry.setup.policy import stored
 from sp_telemetry.store.journal import HEAD, Journal
+from sp_telemetry.store.tightening import REQUEST
 from tests.conftest import ROOT
 
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
@@ -270,6 +272,26 @@ def test_a_damaged_journal(place: Place) -> None:
     for file in folder.iterdir():
         file.unlink()
     assert place.found("journal-damaged").level == ""
+
+
+@pytest.mark.parametrize(
+    ("health", "code", "level"),
+    [
+        ({}, "stored-under-way", "ok"),
+        ({"unanswered": "Stored rows are not brought down to the privacy policy yet. The disk is full."}, "stored-waits", "warning"),
+        ({"reason": "The disk of the store is full", "mend": "Make room"}, "stored-waits", "warning"),
+    ],
+)
+def test_stored_rows_that_wait_for_a_policy(
+    place: Place, monkeypatch: pytest.MonkeyPatch, health: dict[str, str], code: str, level: str
+) -> None:
+    place.home.make()
+    (place.home.path / REQUEST).write_text("tighten\n")
+    monkeypatch.setattr(service, "is_held", lambda home: True)
+    monkeypatch.setattr(service, "running", lambda home: SimpleNamespace(health=health))
+    [found] = stored(Patient(place.home, place.home.settings(), place.environ, place.book, None))
+    assert (found.code, found.level) == (code, level)
+    assert all(told in found.what + found.mend for told in health.values())
 
 
 @pytest.mark.parametrize(("version", "level"), [("2.1.330", ""), ("2.1.197", "warning"), ("2.1.100", "warning")])

@@ -153,9 +153,9 @@ def _render(home: Home, args: argparse.Namespace) -> int:
 
 
 def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
-    from sp_telemetry.serve.policy import REQUEST
     from sp_telemetry.setup import compose, service
     from sp_telemetry.store.client import connect
+    from sp_telemetry.store.tightening import REQUEST
 
     client, composed = connect(home, home.settings()), service.backend(home) == service.COMPOSE
     print("Rows that the policy would keep otherwise than they are stored:")
@@ -183,8 +183,8 @@ def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
 
 def _ask(home: Home, client: Any, what: str) -> dict[str, int]:
     """Wait until the server has done what the request file asks, and read what it says."""
-    from sp_telemetry.serve.policy import REQUEST
     from sp_telemetry.setup import service
+    from sp_telemetry.store.tightening import REQUEST
 
     said = ""
     while (home.path / REQUEST).exists():

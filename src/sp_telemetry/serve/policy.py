@@ -25,11 +25,11 @@ from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store import journal, privacy, tightening
 from sp_telemetry.store.engine import Engine
+from sp_telemetry.store.tightening import REQUEST
 
 log = logging.getLogger("sp_telemetry")
 
 LOOK_EVERY_S = 1.0
-REQUEST = "privacy.request"
 CHANGING = Trouble("A stricter privacy policy is being put in force", "Wait a moment; it goes on by itself")
 
 Times = tuple[int, int]  # of a file: when it was changed, its size

@@ -93,6 +93,7 @@ def examine(
         doctor_store.own_prices,
         doctor_store.damaged,
         policy.look,
+        policy.stored,
         doctor_server.disk,
     )
     for part in parts:

@@ -18,6 +18,7 @@ from sp_telemetry.store.engine import Handle
 from sp_telemetry.store.privacy import remember
 from sp_telemetry.store.rewriting import SALT, Change, forgotten, rewritten, updated, usage
 
+REQUEST = "privacy.request"  # the file of a home that asks its server for it, and lies there until it is done
 ROUNDS = 4  # the last one finds nothing left to do
 GONE_S = 60  # how long to wait for the engine to take replaced parts off the disk
 #: attribute -> its column in telemetry_events and, where they have it, in the others
@@ -183,14 +184,16 @@ def pending(handle: Handle, policy: Policy) -> dict[str, int]:
     return found
 
 
+LAST = "SELECT what FROM telemetry.privacy_history WHERE what IN ('tightening', 'tightened') ORDER BY since DESC LIMIT 1"
+
+
 def tighten(handle: Handle, policy: Policy) -> dict[str, int]:
     """Bring all that is stored down to `policy`, which is in force, and wait until the old bytes are off the disk. Rows by table.
 
     Looked at once more when it is done: a statement that began before (attribution, summaries, backfill) writes what it had read then, in
     a version that may win; and a merge that can't be made now, for room or a mutation, is passed over in silence.
     """
-    last = "SELECT what FROM telemetry.privacy_history WHERE what IN ('tightening', 'tightened') ORDER BY since DESC LIMIT 1"
-    interrupted = handle.query(last) == b"tightening\n"  # rows were changed then; old parts may be there still, and a table's setting
+    interrupted = handle.query(LAST) == b"tightening\n"  # rows were changed then; old parts may be there still, and a table's setting
     done: dict[str, int] = {}
     for _ in range(ROUNDS):
         found = {change.table: _bring_down(handle, policy, change) for change in changes(policy)}

@@ -85,10 +85,16 @@ set_service
 must_ask telemetry_reader "SELECT intDiv(sum(bytes_on_disk), 1024), sum(rows) FROM system.parts WHERE active AND database = 'telemetry'"
 size=${answer%%	*} rows=${answer##*	}
 mkdir -p "$to" "$home/backups" || fail 2 "$to can't be made." "--to names another directory."
-room=$(free_kib "$to")
-[ "${room:-0}" -gt $((size + size / 10 + 10240)) ] ||
-    fail 1 "The store takes $size KiB, and $to has ${room:-0} KiB free." "--to names a directory on another disk, --keep removes older backups."
+for place in "$to" "$home/backups"; do # where it is made, and where it is brought
+    [ "$place" = "$to" ] || [ "$backend" != compose ] || continue
+    room=$(free_kib "$place")
+    [ "${room:-0}" -gt $((size + size / 10 + 10240)) ] ||
+        fail 1 "The store takes $size KiB, and $place has ${room:-0} KiB free." "$(
+            [ "$place" = "$to" ] && echo "--to names a directory on another disk, --keep removes older backups." || echo "Make room: it is made there."
+        )"
+done
 take_lock
+trap 'drop_lock' EXIT
 name=${name:-telemetry-$(date -u +%Y%m%dT%H%M%SZ)}
 for one in "$to/$name" "$to/$name.sha256"; do
     [ ! -e "$one" ] || fail 1 "$one is there already." "Run this again, or choose another --name."
@@ -114,9 +120,9 @@ case $answer in *BACKUP_CREATED*) ;; *) fail 1 "The engine made no backup: $answ
 if [ -n "$service" ]; then
     docker exec "$service" tar -C /backups -cf - "$part" | tar -C "$to" -xf - || fail 1 "The backup can't be brought out of the container."
 elif [ "$to" != "$home/backups" ]; then
-    cp -R "$home/backups/$part" "$to/$part" || fail 1 "The backup can't be brought to $to."
+    cp -R "$home/backups/$part" "$to/$part" 2>/dev/null || fail 1 "The backup can't be brought to $to." "It has $(free_kib "$to") KiB free."
 fi
-[ -f "$to/$part/.backup" ] || fail 1 "There is no backup in $to/$part."
+backup_is_whole "$to/$part" || fail 1 "The backup is not whole, as where a disk is full." "Make room in $to and $home/backups, then run this again."
 chmod -R go-rwx "$to/$part"
 
 # ---- checked, and only then called a backup

@@ -138,7 +138,11 @@ ask() {
     return 1
 }
 
-must_ask() { ask "$@" || fail "$([ "$code" = 0 ] && echo 2 || echo 1)" "$address refused: $answer" "'$here/test-connection.sh' says what is wrong."; }
+must_ask() {
+    ask "$@" && return
+    [ "$code" != 243 ] || fail 1 "The disk of the store is full." "Make room, then run this again."
+    fail "$([ "$code" = 0 ] && echo 2 || echo 1)" "$address refused: $answer" "'$here/test-connection.sh' says what is wrong."
+}
 
 # ---- saying it
 
@@ -183,6 +187,13 @@ hash_program() { # sets $sha256: GNU's on Linux, Perl's on macOS; both write and
         need shasum
         sha256='shasum -a 256'
     fi
+}
+
+backup_is_whole() { # DIR: whether all that .backup names is there to the byte. On a full disk the engine cuts files short and says that all is well
+    noted=$(tr '<' '\n' <"$1/.backup" | awk '/^file>/ { size = 0; copy = 0 } /^size>/ { size = substr($0, 6) } /^data_file>/ { copy = 1 }
+        /^\/file>/ && !copy { sum += size } /^\/config>/ { whole = 1 } END { if (whole) printf "%.0f", sum }') 2>/dev/null
+    there=$(find "$1" -type f ! -name .backup -exec ls -ln {} + | awk '{ sum += $5 } END { printf "%.0f", sum }')
+    [ -n "$noted" ] && [ "$noted" = "$there" ]
 }
 
 set_service() { # $service: the container whose /backups the engine writes to and reads from; empty with the embedded server

@@ -67,6 +67,7 @@ bad=$(cd "$place" && $sha256 -c "$name.sha256" 2>/dev/null | grep -v ': OK$' | h
 [ -z "$bad" ] || fail 1 "$backup is damaged: ${bad% }" "Choose another one."
 [ "$(find "$place/$name" -type f | wc -l)" -eq "$(awk 'END { print NR }' "$place/$name.sha256")" ] ||
     fail 1 "$backup has other files than $name.sha256 says." "Choose another one."
+backup_is_whole "$place/$name" || fail 1 "$backup is not whole: files of it were cut short when it was made." "Choose another one."
 if [ "$how" = check ]; then
     files=$(awk 'END { print NR }' "$place/$name.sha256")
     [ "$json" = yes ] && printf '{"name": "%s", "files": %s, "whole": true}\n' "$name" "$files"
@@ -86,6 +87,16 @@ if [ "$how" != beside ]; then
     [ -x "$program" ] || fail 2 "There is no sp-telemetry on PATH." "It brings the restored store to this version's shape."
 fi
 mkdir -p "$home/backups" || fail 2 "$home/backups can't be made."
+if [ "$backend" = embedded ]; then
+    kib=$(du -sk "$place/$name" | awk '{ print $1 }')
+    wanted=$((kib + kib / 10 + 10240)) room=$(free_kib "$home")
+    [ "$place" = "$(CDPATH='' cd -- "$home/backups" && pwd -P)" ] || wanted=$((wanted + kib))
+    if [ "$how" = replace ]; then
+        must_ask telemetry_reader "SELECT intDiv(sum(bytes_on_disk), 1024) FROM system.parts WHERE active AND database = 'telemetry'"
+        wanted=$((wanted + answer))
+    fi
+    [ "${room:-0}" -gt $wanted ] || fail 1 "To restore takes $wanted KiB, and $home has ${room:-0} KiB free." "Make room, then run this again."
+fi
 begun=$(date +%s) # what comes from now on may be in neither backup
 before=''
 if [ "$how" = replace ] && [ "$held" != 0 ]; then
@@ -119,7 +130,12 @@ elif [ "$place" != "$(CDPATH='' cd -- "$home/backups" && pwd -P)" ]; then
     cp -R "$place/$name" "$home/backups/partial-restore" || fail 1 "The backup can't be brought to $home/backups."
 fi
 must_ask telemetry_user "DROP DATABASE IF EXISTS telemetry_restored SYNC"
-must_ask telemetry_user "RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', '$engine_name')"
+ask telemetry_user "RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', '$engine_name')" || {
+    said=$answer
+    [ "$code" != 243 ] || said='The disk of the store is full.'
+    ask telemetry_user "DROP DATABASE IF EXISTS telemetry_restored SYNC" # half of one is of no use, and takes the room
+    fail 1 "$name was not restored, and the store is as it was: $said" "Mend that, then run this again."
+}
 case $answer in *RESTORED*) ;; *) fail 1 "The engine restored nothing: $answer" ;; esac
 if [ "$backend" = compose ] && [ "$how" != beside ]; then
     # What the collector hashes and what the backup holds would never agree again.

@@ -77,7 +77,7 @@ def test_the_reader_may_do_none_of_it(folder: Path) -> None:
 
 def test_the_scripts_say_no_other_statements_than_these() -> None:
     scripts = [resources.path(f"telemetry-server/scripts/{name}-data.sh").read_text() for name in ("backup", "restore")]
-    said = {match for text in scripts for match in re.findall(r'must_ask telemetry_user "((?:BACKUP|RESTORE|EXCHANGE|DROP)[^"]*)"', text)}
+    said = {match for text in scripts for match in re.findall(r'ask telemetry_user "((?:BACKUP|RESTORE|EXCHANGE|DROP)[^"]*)"', text)}
     assert said == {
         "BACKUP DATABASE telemetry$without TO Disk('backups', '$part')",
         "RESTORE DATABASE telemetry AS telemetry_restored FROM Disk('backups', '$engine_name')",

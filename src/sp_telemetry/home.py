@@ -88,16 +88,13 @@ class Home:
         import secrets  # OpenSSL comes with it: a fifth of what a report's own imports cost
 
         draft = file.with_name(f".{name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            out.write(secrets.token_urlsafe(24) + "\n")
-            out.flush()
-            os.fsync(out.fileno())
         try:
+            _write_out(draft, secrets.token_urlsafe(24) + "\n", 0o600)
             os.link(draft, file)
         except FileExistsError:
             pass
         finally:
-            draft.unlink()
+            draft.unlink(missing_ok=True)
         return file.read_text().strip()
 
     def server(self) -> dict[str, Any] | None:
@@ -110,8 +107,17 @@ class Home:
     def write_atomically(self, file: Path, text: str, mode: int = 0o600) -> None:
         """Replace `file` as a whole: a reader sees the old text or the new one."""
         draft = file.with_name(f".{file.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
+        try:
+            _write_out(draft, text, mode)
+            draft.replace(file)
+        except OSError:  # a full disk
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _write_out(file: Path, text: str, mode: int) -> None:
+    """Into `file`, and onto the disk."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())

@@ -38,7 +38,8 @@ def test_output_may_be_closed_before_or_meanwhile(tmp_path: Path, words: list[st
 def test_a_full_disk_is_one_sentence(tmp_path: Path, words: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = run(tmp_path / "home", *words, stdout=full)
-    assert (done.returncode, done.stderr) == (1, "sp-telemetry: Nothing more can be written: No space left on device.\n")
+    told = "sp-telemetry: Nothing more can be written: No space left on device.\nMake room, then run it again.\n"
+    assert (done.returncode, done.stderr) == (1, told)
 
 
 def test_a_character_that_the_terminal_lacks_is_a_question_mark(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         _give_up_output()
-        print(f"sp-telemetry: Nothing more can be written: {error.strerror}.", file=sys.stderr)
+        where = f" to {error.filename}" if error.filename else ""
+        print(f"sp-telemetry: Nothing more can be written{where}: {error.strerror}.\nMake room, then run it again.", file=sys.stderr)
         return 1
     return code
 

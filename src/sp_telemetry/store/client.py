@@ -191,6 +191,8 @@ def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
         hint = "Reports and `sp-telemetry sql` only read. Writing takes the user telemetry_user and a ClickHouse client."
     elif not found:
         hint = "Is it a ClickHouse HTTP interface that answers there?"
+    elif number == 243 or "No space left on device" in text:
+        message, hint = "The disk of the store is full.", "Make room, or shorten retention_events_days; then run this again."
     else:
         hint = ""
     message = message if len(message) <= 800 else f"{message[:400]} … {message[-400:]}"

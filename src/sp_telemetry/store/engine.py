@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
+from sp_telemetry.store.journal import LEAST_ROOM
 from sp_telemetry.store.memory_file import memory_file
 
 
@@ -44,6 +45,13 @@ MESSAGE_LIMIT = 1500
 _CRASHED = re.compile(r"Code: 236\..*due to a fatal error")
 _DEFINES = re.compile(
     r"\s*(?:CREATE(?! (?:OR REPLACE )?TEMPORARY)|ALTER|ATTACH|DETACH|DROP|EXCHANGE|RENAME|REPLACE|RESTORE|UNDROP)\b", re.IGNORECASE
+)
+# What writes a definition, a mutation or a backup. Where a disk is full the engine cuts such a file short and says that all is well: of a
+# table whose definition is empty then the whole store can't be opened any more, and the backup can't be restored.
+_TAKES_ROOM = re.compile(
+    r"\s*(?:CREATE(?! (?:OR REPLACE )?TEMPORARY)|ALTER(?! TABLE \S+ DROP (?:PARTITION|PART)\b)|ATTACH|BACKUP|DELETE|EXCHANGE|RENAME|REPLACE"
+    r"|RESTORE|UNDROP|UPDATE)\b",
+    re.IGNORECASE,
 )
 IN_MEMORY = Path(":memory:")
 
@@ -70,6 +78,7 @@ class Handle:
 
     def query(self, sql: str, format: str = "TabSeparated", parameters: dict[str, Any] | None = None) -> bytes:
         """The whole answer as bytes in `format`. Raises QueryFailed."""
+        self.engine.require_room(sql)
         try:
             answer = self._connection.query(sql, format, params=parameters or {})
             self.last = Work(
@@ -92,6 +101,7 @@ class Handle:
 
     def stream(self, sql: str, format: str, parameters: dict[str, Any] | None = None) -> Iterator[bytes]:
         """The answer in chunks, as the engine makes them. Closing the iterator cancels the query."""
+        self.engine.require_room(sql)
         try:
             result = self._connection.send_query(sql, format, params=parameters or {})
         except Exception as error:
@@ -246,6 +256,13 @@ class Engine:
         """Raises FileNotFoundError when the store's directory is gone or another one: an insert would make it anew, and be lost in it."""
         if self._inode and os.stat(self._store).st_ino != self._inode:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._store)
+
+    def require_room(self, sql: str) -> None:
+        """Raises QueryFailed where `sql` writes what the engine would cut short now."""
+        if self._inode and _TAKES_ROOM.match(sql):
+            disk = os.statvfs(self._store)
+            if disk.f_bavail * disk.f_frsize < LEAST_ROOM:
+                raise QueryFailed("Code: 243. DB::Exception: Not enough space for what this statement writes.", code=243)
 
     def note(self, sql: str) -> None:
         """`sql` has run, through whichever handle."""

@@ -102,7 +102,7 @@ def time_range(
         raise UsageError("--since and --from both say where the range begins.", "Give one of them.")
     begin = moment(start, zone, "--from") if start else age(since or DEFAULT_SINCE, zone, now)
     until = moment(end, zone, "--to", whole_day=True) if end else None
-    if until and until <= begin:
+    if until and until.timestamp() <= begin.timestamp():  # of one zone Python compares what its clock shows, and an hour comes twice
         raise UsageError(f"The range ends ({until:%Y-%m-%d %H:%M}) before it begins ({begin:%Y-%m-%d %H:%M}).")
     return begin, until
 

@@ -1,0 +1,71 @@
+"""Days with 23, 23½, 24½ and 25 hours, days that have no midnight or two: every report, and by `from` and `to`, as Python's zoneinfo."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from sp_telemetry import resources
+from sp_telemetry.errors import UsageError
+from sp_telemetry.reports.catalogue import REPORTS
+from sp_telemetry.reports.parameters import parameters, time_range
+from sp_telemetry.store.client import Client
+from tests.store.clickhouse_server import Server
+from tests.store.reporting import client, report, server
+from tests.store.test_reports_rows import write
+
+__all__ = ["client", "server"]  # fixtures
+CHANGES = [  # a zone, and a day on which its clocks change
+    ("Europe/Berlin", "2026-03-29"), ("Europe/Berlin", "2026-10-25"),
+    ("America/New_York", "2026-03-08"), ("America/New_York", "2026-11-01"),
+    ("Australia/Lord_Howe", "2026-04-05"), ("Australia/Lord_Howe", "2026-10-04"),  # by half an hour
+    ("America/Havana", "2026-03-08"), ("America/Havana", "2026-11-01"),  # at midnight and to midnight: 0:00 is not, and comes twice
+    ("Africa/Cairo", "2026-04-24"), ("Africa/Cairo", "2026-10-30"),  # at midnight; and from midnight back to the day before
+]  # fmt: skip
+SHOWN = {"cost": "requests", "tokens": "requests", "tools": "calls", "errors": "errors", "sessions": "sessions"}
+
+
+def has_midnight(day: str, of: ZoneInfo) -> bool:
+    return datetime.fromisoformat(day).replace(tzinfo=of).astimezone(UTC).astimezone(of).hour == 0
+
+
+@pytest.mark.parametrize(("zone", "changed"), CHANGES)
+def test_each_event_is_on_the_day_that_its_zone_had(server: Server, client: Client, zone: str, changed: str) -> None:
+    day, of = date.fromisoformat(changed), ZoneInfo(zone)
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=of).astimezone(UTC)
+    moments = [noon + timedelta(minutes=10 * step, seconds=second) for step in range(-216, 217) for second in (-1, 0)]
+    days = Counter(str(moment.astimezone(of).date()) for moment in moments)
+    assert 4 <= len(days) <= 5
+    kinds = ("api_request", "tool_result", "api_error")
+    write(server, [
+        {"timestamp": f"{moment:%F %T}", "event_type": kind, "session_id": f"s{number}", "event_sequence": 0, "source": "otlp",
+         "model": "claude-sonnet-4-5", "input_tokens": 1, "token_count": 1, "cost_usd": 1.0, "success": True}
+        for number, moment in enumerate(moments) for kind in kinds
+    ])  # fmt: skip
+    first, last = min(days), max(days)
+    for name, column in SHOWN.items():
+        result = report(client, name, "day", start=first, end=last, tz=zone)
+        assert {row["day"]: row[column] for row in result.rows} == days, name
+        assert result.total[column] == len(moments), name
+    told = parameters(REPORTS["cost"], by="day", start=first, end=last, tz=zone).for_query()
+    computed = client.query(resources.path("telemetry-server/queries/cost-computed.sql").read_text(), told).records()
+    assert {row["group_1"]: row["requests"] for row in computed} == days | {"": len(moments)}
+    for one, count in days.items():
+        if has_midnight(one, of) and has_midnight(str(date.fromisoformat(one) + timedelta(days=1)), of):  # else the engine is an hour off
+            asked = {**parameters(REPORTS["cost"], by="day", tz=zone).for_query(), "from": one, "to": one}  # as typed behind curl
+            assert [row["requests"] for row in client.query(REPORTS["cost"].sql(), asked).records()] == [count, count], one
+        result = report(client, "cost", "day", start=one, end=one, tz=zone)
+        assert [(row["day"], row["requests"]) for row in result.rows] == [(one, count)]
+        assert result.coverage["received"] == 3 * count
+
+
+def test_a_range_within_the_hour_that_comes_twice() -> None:
+    """Python compares times of one zone by what its clock shows."""
+    berlin, now = ZoneInfo("Europe/Berlin"), datetime(2026, 11, 30, tzinfo=UTC)
+    begin, end = time_range(None, "2026-10-25T02:45+02:00", "2026-10-25T02:15+01:00", berlin, now)
+    assert end is not None and end.astimezone(UTC) - begin.astimezone(UTC) == timedelta(minutes=30)
+    with pytest.raises(UsageError, match="before it begins"):
+        time_range(None, "2026-10-25T02:15+01:00", "2026-10-25T02:45+02:00", berlin, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ DAYS = {"retention_events_days": 90, "retention_sessions_days": 365}
 @pytest.fixture(scope="module")
 def handle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handle]:
     """One engine for all of these tests, for a process may have only one; each test begins by emptying it."""
-    engine = Engine(tmp_path_factory.mktemp("schema"))
+    folder = tmp_path_factory.mktemp("schema")
+    (folder / "backups").mkdir()
+    engine = Engine(folder / "store", folder / "engine", folder / "backups")
     with engine.handle() as opened:
         yield opened
     engine.close()
@@ -61,6 +64,28 @@ def store(handle: Handle, number: int) -> None:
     told = {"name": "api_request", "time_ns": time.time_ns(), "session.id": SESSION, "event.sequence": number, "cost_usd": 1.5}
     request = log_request([context(SESSION, time.time_ns() - 10**9, feature="017-a"), told])
     Pipeline(handle).store(Lane("logs", "json"), [as_json(request)])
+
+
+COUNT = "SELECT count() FROM telemetry.telemetry_events WHERE session_id = '{}'"
+
+
+def looked_through(handle: Handle) -> dict[str, str]:
+    """Of how many parts the filters leave how many, for a session that is in none."""
+    plan = handle.query(f"EXPLAIN indexes = 1 {COUNT.format('another')}", "TabSeparatedRaw").decode()
+    return dict(re.findall(r"Name: (\w+)\n.*\n\s*Parts: (\d+/\d+)", plan))
+
+
+def two_parts(handle: Handle) -> None:
+    """Of which the key alone can't tell that `another` is not in them."""
+    for days in (1, 15):
+        events = f"SELECT now64(9) - INTERVAL {days} DAY, 'api_request', arrayJoin(['{SESSION}', 'z'])"
+        handle.run(f"INSERT INTO telemetry.telemetry_events (timestamp, event_type, session_id) {events}")
+
+
+def wait_for_mutations(handle: Handle) -> None:
+    until = time.monotonic() + 60
+    while values(handle, "SELECT count() FROM system.mutations WHERE NOT is_done") != ["0"] and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def test_a_blank_store_gets_everything_and_a_second_time_nothing(blank):
@@ -99,18 +124,31 @@ def test_rows_of_an_earlier_shape_stay(blank):
 
 def test_parts_of_an_earlier_shape_get_the_index_that_finds_a_session(blank):
     schema.migrate(blank, up_to="0016_read_faster.sql")
-    for days in (1, 15):
-        event = f"(timestamp, event_type, session_id) VALUES (now64(9) - INTERVAL {days} DAY, 'api_request', '{SESSION}')"
-        blank.run(f"INSERT INTO telemetry.telemetry_events {event}")
+    two_parts(blank)
     schema.migrate(blank)
-    count = "SELECT count() FROM telemetry.telemetry_events WHERE session_id = '{}'"
-    assert values(blank, count.format(SESSION)) == ["2"], "it is found before the index is there"
-    until = time.monotonic() + 60
-    while values(blank, "SELECT count() FROM system.mutations WHERE NOT is_done") != ["0"] and time.monotonic() < until:
-        time.sleep(0.1)
-    assert values(blank, count.format(SESSION)) == ["2"]
-    assert "Name: by_session_id" in (plan := blank.query(f"EXPLAIN indexes = 1 {count.format('another')}", "TabSeparatedRaw").decode())
-    assert "Granules: 0/2" in plan and "by_session\n" not in plan
+    assert values(blank, COUNT.format(SESSION)) == ["2"], "it is found before the index is there"
+    wait_for_mutations(blank)
+    assert values(blank, COUNT.format(SESSION)) == ["2"]
+    assert looked_through(blank) == {"by_session_id": "0/2"}
+
+
+@pytest.mark.parametrize("up_to", ["0016_read_faster.sql", MIGRATIONS[-1]])
+def test_what_was_still_done_in_the_background_when_a_backup_was_made_is_done_after_its_restore(blank, up_to):
+    """A mutation is not part of a backup. `up_to`: the shape of the store that was backed up."""
+    blank.run("DROP DATABASE IF EXISTS telemetry_restored SYNC")
+    schema.migrate(blank, up_to="0016_read_faster.sql")
+    two_parts(blank)
+    blank.run("SYSTEM STOP MERGES telemetry.telemetry_events")
+    schema.migrate(blank, up_to=up_to)
+    blank.run(f"BACKUP DATABASE telemetry TO Disk('backups', '{up_to}')")
+    blank.run("DROP DATABASE telemetry SYNC")
+    blank.run(f"RESTORE DATABASE telemetry FROM Disk('backups', '{up_to}')")
+    blank.run("INSERT INTO telemetry.schema_migrations (name, checksum) VALUES ('views', 'restored')")  # as restore-data.sh
+    schema.migrate(blank)
+    wait_for_mutations(blank)
+    assert values(blank, COUNT.format(SESSION)) == ["2"] and looked_through(blank) == {"by_session_id": "0/2"}
+    done = values(blank, "SELECT count() FROM system.mutations")
+    assert schema.migrate(blank) == [] and values(blank, "SELECT count() FROM system.mutations") == done
 
 
 @pytest.mark.parametrize("name", ["0001_installation.sql", "0003_telemetry_events.sql", MIGRATIONS[-1]])

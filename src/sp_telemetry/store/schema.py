@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from sp_telemetry import resources
 from sp_telemetry.errors import UsageError
 
+RESTORED = "restored"  # what restore-data.sh records in place of the views' checksum
+
 
 class Runner(Protocol):
     """What runs a statement: a handle of the embedded engine, or a server's client in its shape (`client.Statements`)."""
@@ -73,6 +75,7 @@ def migrate(runner: Runner, up_to: str | None = None, privacy: str = "", salt: s
 
     A migration is recorded after its last statement, and each of its statements can be run again, so that being killed
     half-way only means that the next start goes on. Raises UsageError when an applied file was changed afterwards.
+    What a migration left to the background is asked for again after a restore: a backup holds parts as they were, and no mutation.
     """
     first = sorted((folder() / "schema").glob("*.sql"))
     applied: list[str] = []
@@ -89,6 +92,9 @@ def migrate(runner: Runner, up_to: str | None = None, privacy: str = "", salt: s
             raise UsageError(
                 f"{file.name} was changed after it had been applied to this store.", "Restore it, and add a new numbered file."
             )
+        elif known.get("views") == RESTORED:
+            for statement in _in_the_background(text, [later.read_text() for later in first[first.index(file) :]]):
+                runner.query(statement)  # where a part has it already the engine does nothing
         if file.name == up_to:
             return applied
     runner.query(
@@ -105,6 +111,13 @@ def migrate(runner: Runner, up_to: str | None = None, privacy: str = "", salt: s
         record(runner, "views", checksum)
         applied.append("views")
     return applied
+
+
+def _in_the_background(text: str, since: list[str]) -> list[str]:
+    """The statements of a migration that make an index of what is there. `since`: this file and later ones, which may have dropped it."""
+    dropped = {name for each in since for name in re.findall(r"\bDROP INDEX (?:IF EXISTS )?(\w+)", each)}
+    found = ((statement, re.search(r"\bMATERIALIZE INDEX (\w+)", statement)) for statement in statements(text))
+    return [statement for statement, index in found if index and index[1] not in dropped]
 
 
 def record_views(runner: Runner, privacy: str) -> None:

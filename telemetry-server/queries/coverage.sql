@@ -7,7 +7,7 @@
 -- needs no order of time, so wrong clocks and late events do not disturb it. What was lost after the last event that arrived can't
 -- be seen here: missing_requests are what the last `sp-telemetry audit` found in transcripts and not in telemetry. Of a session that began
 -- before `from`, the process under way then is counted from its first number in the range. A number is believed if what would be missing
--- below it is no more than a thousand times as many as arrived from it on: one that is nonsense adds a thousand at most.
+-- below it is no more than 100,000, or than a thousand times as many as arrived from it on.
 WITH
     if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
     if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
@@ -99,7 +99,7 @@ WITH
             SELECT
                 session_id, begun, process, number,
                 toUInt64(if(row_number() OVER upwards = 1, if(begun, 0, number), number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
-                left_out <= 1000 * (1 + count() OVER upwards - row_number() OVER upwards) AS is_near
+                left_out <= greatest(100000, 1000 * (1 + count() OVER upwards - row_number() OVER upwards)) AS is_near
             FROM counted
             WINDOW upwards AS (PARTITION BY session_id, begun, process ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         )

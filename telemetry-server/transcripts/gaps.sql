@@ -63,7 +63,7 @@ WITH
                 session_id, process, number, at,
                 toUInt64(if(row_number() OVER upwards = 1, if(session_id IN (SELECT session_id FROM earlier), 0, number),
                             number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
-                left_out <= 1000 * (1 + count() OVER upwards - row_number() OVER upwards) AS is_near,
+                left_out <= greatest(100000, 1000 * (1 + count() OVER upwards - row_number() OVER upwards)) AS is_near,
                 if(row_number() OVER upwards = 1, NULL, lagInFrame(at) OVER upwards) AS before_at
             FROM
             (

@@ -44,6 +44,9 @@ def test_the_model_knows_what_is_missing():
     assert gaps([0, 1, 2, 2**63]) == (4, 0)
     assert gaps([0, 2, 2, 1003]) == (4, 1 + 1000 + 2)
     assert gaps([0, 1999, 2000, 2**63, 2**63]) == (5, 1998)
+    assert gaps([5000]) == (1, 5000)
+    assert (gaps([0, 100_001]), gaps([0, 100_002])) == ((2, 100_000), (2, 0))
+    assert gaps([0, *range(100_002, 100_103)]) == (102, 100_001)
 
 
 def run(engine: Engine, examples: int, steps: int) -> None:

@@ -14,7 +14,7 @@ WITH
     (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns,
     numbered AS
     (
-        SELECT toString(session_id) AS session_id, timestamp, toInt64(least(assumeNotNull(event_sequence), 4611686018427387904)) AS number
+        SELECT toString(session_id) AS session_id, timestamp, toInt128(assumeNotNull(event_sequence)) AS number
         FROM telemetry.telemetry_events FINAL
         WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL AND source = 'otlp'
           AND if({session:String} = '', true, session_id = {session:String})
@@ -43,7 +43,7 @@ WITH
         (
             SELECT
                 session_id, timestamp, number,
-                lagInFrame(number, 1, toInt64(-1)) OVER w AS before,
+                lagInFrame(number, 1, toInt128(-1)) OVER w AS before,
                 lagInFrame(timestamp) OVER w AS before_at,
                 row_number() OVER w = 1 AS is_first,
                 is_first OR number <= before AS begins
@@ -92,7 +92,7 @@ FROM
     SELECT session_id, process, first, last, last - first + 1 AS times, after_at AS after, before_at_most AS before
     FROM by_time WHERE last >= first AND NOT of_earlier AND session_id IN (SELECT session_id FROM apart)
     UNION ALL
-    SELECT session_id, toUInt32(0), first, last, toInt64(count()) * (last - first + 1), min(after_at), max(before_at_most)
+    SELECT session_id, toUInt32(0), first, last, toInt128(count()) * (last - first + 1), min(after_at), max(before_at_most)
     FROM by_number WHERE last >= first AND believed AND session_id NOT IN (SELECT session_id FROM apart)
     GROUP BY session_id, first, last
 )

@@ -41,8 +41,7 @@ def together(bodies: Iterable[bytes], longest: int) -> Iterator[bytes]:
 def _one(bodies: list[bytes]) -> bytes:
     if not any(map(holds_a_record, bodies)):
         raise QueryFailed("No record was found in these requests.")
-    together = b"".join(bodies)
-    return varint(len(together)) + together
+    return b"".join(behind_lengths([b"".join(bodies)]))
 
 
 def is_whole(body: bytes) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SALT = "assumeNotNull((SELECT any(salt) FROM telemetry.installation))"
+NO_PARTITIONS = "SELECT '' WHERE 0"  # a mutation leaves no row to be merged away
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,25 @@ def usage(new: dict[str, str], taken: dict[str, str]) -> Change:
             f" SELECT hour, {names}, {', '.join(taken.get(name, f'sum({name})') for name in sums)}, max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
             f"ALTER TABLE telemetry.usage_hourly DELETE WHERE {differs} SETTINGS mutations_sync = 1",
         ),
-        "SELECT '' WHERE 0",
+        NO_PARTITIONS,
     )
 
 
 def forgotten(table: str, new: dict[str, str]) -> Change:
     """Rows that differ are deleted: they are made anew when they are needed."""
-    differs = " OR ".join(f"{name} != {value}" for name, value in new.items())
-    return Change(
-        table,
-        f"SELECT count() FROM telemetry.{table} WHERE {differs} SETTINGS final = 0",
-        (f"ALTER TABLE telemetry.{table} DELETE WHERE {differs} SETTINGS mutations_sync = 1",),
-        "SELECT '' WHERE 0",
-    )
+    return _mutated(table, "DELETE", new)
 
 
 def updated(table: str, new: dict[str, str]) -> Change:
     """Rows of a table in which none replaces another: changed where they lie. For few columns; each repeats a part of the policy."""
+    return _mutated(table, f"UPDATE {', '.join(f'{name} = {value}' for name, value in new.items())}", new)
+
+
+def _mutated(table: str, how: str, new: dict[str, str]) -> Change:
     differs = " OR ".join(f"{name} != {value}" for name, value in new.items())
-    values = ", ".join(f"{name} = {value}" for name, value in new.items())
     return Change(
         table,
-        f"SELECT count() FROM telemetry.{table} WHERE {differs}",
-        (f"ALTER TABLE telemetry.{table} UPDATE {values} WHERE {differs} SETTINGS mutations_sync = 1",),
-        "SELECT '' WHERE 0",
+        f"SELECT count() FROM telemetry.{table} WHERE {differs} SETTINGS final = 0",
+        (f"ALTER TABLE telemetry.{table} {how} WHERE {differs} SETTINGS mutations_sync = 1",),
+        NO_PARTITIONS,
     )

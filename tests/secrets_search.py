@@ -7,6 +7,7 @@ URL and for JSON, and in pieces: its beginning, its middle and its end, each lon
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -63,12 +64,24 @@ def search(secrets: Mapping[str, str], places: Iterable[tuple[str, bytes]]) -> l
 
 
 def files(*folders: Path) -> Iterator[tuple[str, bytes]]:
-    """Each file under the folders, as it lies on the disk; and its path, which is a text too."""
+    """Each file under the folders, as it lies on the disk; and its path, which is a text too. A store that is at work removes parts while
+    they are read: what came in their place is read then."""
     for folder in folders:
-        for file in sorted(folder.rglob("*")):
-            yield f"name of {file.name}", str(file.relative_to(folder)).encode()
-            if file.is_file() and not file.is_symlink():
-                yield str(file.relative_to(folder)), file.read_bytes()
+        seen: set[str] = set()
+        while new := sorted(set(_paths(folder)) - seen):
+            seen.update(new)
+            for path in new:
+                place = os.path.relpath(path, folder)
+                yield f"name of {os.path.basename(path)}", place.encode()
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.isfile(path) and not os.path.islink(path):
+                        data = Path(path).read_bytes()
+                        yield place, data
+
+
+def _paths(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):  # which goes on where a folder is gone, and Path.rglob does not
+        yield from (os.path.join(parent, name) for name in (*folders, *names))
 
 
 _DUMP = """

@@ -22,6 +22,7 @@ from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
 from tests.recordings.reading import Recording, recordings
+from tests.secrets_search import files
 from tests.server import as_json, as_protobuf, context, log_request, pairs
 
 EVERYTHING = next(recording for recording in recordings() if recording.name == "book-2.1.330-everything")
@@ -218,10 +219,8 @@ def test_no_file_of_the_store_holds_any_of_it(handle, folder, values):
     """Beside what queries can see: logs, temporary files, metadata. Columns are compressed, so this adds to the test above."""
     wanted = [secret(name).encode() for name in SECRETS] + [line.encode() for line in contents(EVERYTHING) if len(line) > 30]
     allow = " ".join(allowed(EVERYTHING)).encode()
-    for file in folder.rglob("*"):
-        if file.is_file():
-            data = file.read_bytes()
-            assert [each for each in wanted if each in data and each not in allow] == [], file
+    for place, data in files(folder):
+        assert [each for each in wanted if each in data and each not in allow] == [], place
 
 
 def test_the_sql_is_what_the_policy_renders_to():

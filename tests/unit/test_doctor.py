@@ -21,13 +21,14 @@ import pytest
 
 from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
-from sp_telemetry.setup import client_versions, configuration, doctor_server, environment, layers, service
+from sp_telemetry.setup import client_versions, configuration, environment, layers, service
 from sp_telemetry.setup.doctor import Examination, Patient, examine
 from sp_telemetry.setup.doctor_bundle import as_text, bundle
 from sp_telemetry.setup.environment import variables
 from sp_telemetry.setup.identity import checked, offered, redacted
 from sp_telemetry.setup.onboarding import Options, plan, refuse
 from sp_telemetry.setup.policy import stored
+from sp_telemetry.store import room
 from sp_telemetry.store.journal import HEAD, Journal
 from sp_telemetry.store.tightening import REQUEST
 from tests.conftest import ROOT
@@ -234,7 +235,7 @@ def test_disk_and_server(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     configuration.save(place.home, {"autostart": False})
     down = place.found("server-down")
     assert down.level == "error" and "autostart is off" in down.why
-    monkeypatch.setattr(doctor_server.shutil, "disk_usage", lambda path: SimpleNamespace(free=100 << 20))
+    monkeypatch.setattr(room, "free_bytes", lambda path: 100 << 20)
     assert place.found("disk-low").level == "error"
     (place.home.path / "server.json").write_text("{}")
     (place.home.path / "config.toml").write_text("no_such = 1\n")

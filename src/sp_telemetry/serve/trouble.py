@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.store.journal import LEAST_ROOM, set_aside
+from sp_telemetry.store import room
+from sp_telemetry.store.journal import set_aside
 
 # Only these are about what a request says, so that it can never be stored (all that fuzzing ever met, and their kin). Any other
 # error may be the machine's, and then the sender must keep the request: memory that runs out in the middle of decoding, say.
@@ -95,14 +96,11 @@ def of_place(store: Path, inode: int) -> Trouble | None:
     try:
         if store.stat().st_ino != inode:
             return Trouble("The store's directory is another one than the server opened", "sp-telemetry restart")
-        seen = os.statvfs(store)
+        if room.is_read_only(store) or not os.access(store, os.W_OK):
+            return Trouble(READ_ONLY, _MENDS[READ_ONLY])
+        return Trouble(FULL, _MENDS[FULL]) if room.is_full(store) else None
     except OSError as error:
         return of_error(error)
-    if seen.f_flag & os.ST_RDONLY or not os.access(store, os.W_OK):
-        return Trouble(READ_ONLY, _MENDS[READ_ONLY])
-    if seen.f_bavail * seen.f_frsize < LEAST_ROOM:
-        return Trouble(FULL, _MENDS[FULL])
-    return None
 
 
 def of_journal(store: Path) -> str:

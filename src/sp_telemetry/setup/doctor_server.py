@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 
 from sp_telemetry.errors import ServerUnreachable
@@ -10,6 +9,7 @@ from sp_telemetry.serve import ports
 from sp_telemetry.setup import doctor_collector, listeners, service
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
 from sp_telemetry.setup.uninstall import size
+from sp_telemetry.store import room
 
 DISK_LOW, DISK_OUT = 2 << 30, 256 << 20
 
@@ -79,7 +79,7 @@ def disk(patient: Patient) -> list[Finding]:
     home = patient.home.path
     if not home.is_dir() or patient.settings.backend == service.COMPOSE:  # whose disk is Docker's
         return []
-    stored, free = sum(size(home / name) for name in ("store", "engine")), shutil.disk_usage(home).free
+    stored, free = sum(size(home / name) for name in ("store", "engine")), room.free_bytes(home)
     facts = {"store_bytes": stored, "free_bytes": free}
     what = f"The store takes {stored / 1e6:,.1f} MB; {free / 1e9:,.1f} GB are free"
     if free >= DISK_LOW:

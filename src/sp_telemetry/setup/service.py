@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, StoreBusy, 
 from sp_telemetry.home import Home
 from sp_telemetry.settings import Settings, reached_at
 from sp_telemetry.setup import compose, listeners
+from sp_telemetry.store import room
 
 try:
     import fcntl
@@ -38,7 +38,6 @@ START_S = 60
 STOP_S = 60
 POLL_S = 0.02
 LOG_BYTES, LOG_FILES = 5 << 20, 3
-LEAST_ROOM = 1 << 20
 OURS, SENTENCE = "sp-telemetry: ", 300  # what begins what `cli` says of a failure, and how much of it is passed on
 
 
@@ -201,7 +200,7 @@ def _not_started(home: Home, code: int, said_before: int) -> SpTelemetryError:
     ours = [number for number, line in enumerate(lines) if line.startswith(OURS)]
     said = lines[ours[-1] :] if ours else lines[-1:]
     what = said[0].removeprefix(OURS)[:SENTENCE] if said else f"it ended with exit code {code}."
-    if not said and shutil.disk_usage(home.path).free < LEAST_ROOM:  # it could not even write that
+    if not said and room.is_full(home.path):  # it could not even write that
         what = f"the disk of {home.path} is full."
     mend = f"{said[1][:SENTENCE]} " if len(said) > 1 else ""
     kind = {kind.exit_code: kind for kind in (UsageError, StoreBusy)}.get(code, SpTelemetryError)

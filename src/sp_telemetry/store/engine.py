@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
 from sp_telemetry.errors import QueryFailed, StoreBusy, UsageError
-from sp_telemetry.store.journal import LEAST_ROOM
+from sp_telemetry.store import room
 from sp_telemetry.store.memory_file import memory_file
 
 
@@ -259,10 +259,8 @@ class Engine:
 
     def require_room(self, sql: str) -> None:
         """Raises QueryFailed where `sql` writes what the engine would cut short now."""
-        if self._inode and _TAKES_ROOM.match(sql):
-            disk = os.statvfs(self._store)
-            if disk.f_bavail * disk.f_frsize < LEAST_ROOM:
-                raise QueryFailed("Code: 243. DB::Exception: Not enough space for what this statement writes.", code=243)
+        if self._inode and _TAKES_ROOM.match(sql) and room.is_full(self._store):
+            raise QueryFailed("Code: 243. DB::Exception: Not enough space for what this statement writes.", code=243)
 
     def note(self, sql: str) -> None:
         """`sql` has run, through whichever handle."""

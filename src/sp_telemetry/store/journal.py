@@ -21,10 +21,11 @@ import zlib
 from itertools import chain
 from pathlib import Path
 
+from sp_telemetry.store import room
+
 log = logging.getLogger("sp_telemetry")
 
 HEAD = struct.Struct("<QI")
-LEAST_ROOM = 1 << 20  # the engine reserves that much for the smallest insert
 NAME = "{:0>8}.rows"
 DAMAGED = ".damaged"
 SEARCH_BYTES = 1 << 28  # a quarter of a second of checksums
@@ -119,10 +120,8 @@ class Journal:
 
     def _require_room(self, size: int) -> None:
         """For the table too: what could only wait here is not taken."""
-        disk = os.statvfs(self._folder)
-        full, read_only = disk.f_bavail * disk.f_frsize < LEAST_ROOM + size, disk.f_flag & os.ST_RDONLY
-        if full or read_only:
-            number = errno.EROFS if read_only else errno.ENOSPC
+        number = errno.EROFS if room.is_read_only(self._folder) else errno.ENOSPC if room.is_full(self._folder, size) else 0
+        if number:
             raise OSError(number, os.strerror(number), str(self._folder))
 
     def _begin(self) -> Segment:

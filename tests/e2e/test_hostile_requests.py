@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sp_telemetry.serve import intake, messages
+from sp_telemetry.serve import commit, intake, messages
 from sp_telemetry.setup.replay import GRPC_METHODS
 from tests.e2e import http2
 from tests.e2e.listening import HEAD, HIDDEN, LARGEST_MIB, events, log_of, request, resident_mib, running, session
@@ -139,7 +139,7 @@ def test_a_request_that_takes_too_much_memory_is_rejected(running: Server) -> No
     body = field(1, field(2, records))
     with most_memory(running) as seen:
         status, headers, answer = running.post("logs", gzip.compress(body), PROTOBUF, Content_Encoding="gzip")
-    assert (status, headers.get("retry-after")) == (400, None) and intake.TOO_MUCH.encode() in answer, answer
+    assert (status, headers.get("retry-after")) == (400, None) and commit.TOO_MUCH.encode() in answer, answer
     assert max(seen) - seen[0] < 2 * (intake.MEMORY >> 20) + 300  # it is tried by two ways, and what the first took is given back later
     assert running.get("health", "/")[0] == 200
     assert running.post("logs", as_protobuf(request("after too much")))[0] == 200

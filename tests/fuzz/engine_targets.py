@@ -19,7 +19,7 @@ from sp_telemetry.serve import clickhouse_native
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_request import Asked
 from sp_telemetry.serve.clickhouse_run import Control, Run
-from sp_telemetry.serve.intake import Rejected, _commit
+from sp_telemetry.serve.commit import Rejected, commit
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.pipeline import SIGNALS, Lane, Pipeline
@@ -66,7 +66,7 @@ class Engines:
         good = [b"", b""] if lane.encoding == "protobuf" else [b"{}", b"{}"]
         if lane.signal == "logs":
             good = [(as_protobuf if lane.encoding == "protobuf" else as_json)(event) for event in events]
-        answers = _commit(self._pipeline, lane, [good[0], data, good[1]])
+        answers = commit(self._pipeline, lane, [good[0], data, good[1]])
         assert not isinstance(answers[0], Exception) and not isinstance(answers[2], Exception), answers
         assert isinstance(answers[1], (int, Rejected)), answers
         if lane.signal == "logs":

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from sp_telemetry.serve.intake import Rejected, Unavailable, _commit
+from sp_telemetry.serve.commit import Rejected, Unavailable, commit
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
@@ -354,7 +354,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def test_a_length_that_no_memory_could_hold_is_the_requests_own_fault(pipeline):
     huge = b"\x0a\x0b\x0a\x09\x0a\x07\x0a" + b"\xff\xff\xff\xff\x7f" + b"x"
-    [answer] = _commit(pipeline, PROTOBUF, [huge])
+    [answer] = commit(pipeline, PROTOBUF, [huge])
     assert isinstance(answer, Rejected)
 
 
@@ -368,7 +368,7 @@ def test_the_machines_errors_never_reject_a_request(code):
 
         decodable = decode = store
 
-    assert all(isinstance(answer, Unavailable) for answer in _commit(Failing(), PROTOBUF, [b"a", b"b", b"c"]))
+    assert all(isinstance(answer, Unavailable) for answer in commit(Failing(), PROTOBUF, [b"a", b"b", b"c"]))
 
 
 def test_a_retention_beyond_what_a_ttl_can_say_is_for_ever(handle, pipeline, session):

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sp_telemetry.home import READER, WRITER
+from sp_telemetry.serve.commit import Rejected
 from sp_telemetry.serve.counters import Counters
-from sp_telemetry.serve.intake import Intake, Rejected
+from sp_telemetry.serve.intake import Intake
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.journal import Journal

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.serve.intake import Busy, Rejected, _commit
+from sp_telemetry.serve.commit import Busy, Rejected, commit
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
@@ -246,7 +246,7 @@ def test_a_broken_protobuf_request_is_rejected_and_its_neighbours_are_stored(han
     cut = data.draw(st.integers(1, len(whole) - 1))
     broken = data.draw(st.sampled_from([whole[:cut], whole[cut:], b"\xff" * 9, whole + b"\x0a\xff\xff\xff\x0f", b"\x00"]))
     before, after = session(), session()
-    answers = _commit(pipeline, LANES["protobuf"], [as_protobuf(good(before)), broken, as_protobuf(good(after))])
+    answers = commit(pipeline, LANES["protobuf"], [as_protobuf(good(before)), broken, as_protobuf(good(after))])
     assert stored(handle, before, "cost_usd") == stored(handle, after, "cost_usd") == [[1.5]]
     assert not isinstance(answers[0], Exception) and not isinstance(answers[2], Exception)
     if not is_protobuf(broken):  # the engine skips some unknown groups that Python's parser refuses: then nothing is in it
@@ -267,7 +267,7 @@ OPENINGS = [b'{"x":', b'{"resourceLogs":[', b'{"x":"', b"[", b"{", b"}", b"x", b
 def test_a_broken_json_request_is_rejected_and_can_not_swallow_its_neighbours(handle, pipeline, opening, closing):
     before, between, after = session(), session(), session()
     bodies = [as_json(good(before)), opening, as_json(good(between)), closing, as_json(good(after))]
-    answers = _commit(pipeline, LANES["json"], [body for body in bodies if body])
+    answers = commit(pipeline, LANES["json"], [body for body in bodies if body])
     kept = [answer for answer, body in zip(answers, filter(None, bodies), strict=True) if body in (bodies[0], bodies[2], bodies[4])]
     assert not any(isinstance(answer, Exception) for answer in kept)
     assert stored(handle, before, "cost_usd") == stored(handle, between, "cost_usd") == stored(handle, after, "cost_usd") == [[1.5]]
@@ -284,13 +284,13 @@ def test_a_fault_of_ours_is_not_the_requests_because_memory_runs_out_where_it_is
 
     monkeypatch.setattr(pipeline, "store", failing(43))
     monkeypatch.setattr(pipeline, "decode", failing(code))
-    [answer] = _commit(pipeline, LANES["json"], [as_json(good(session()))])
+    [answer] = commit(pipeline, LANES["json"], [as_json(good(session()))])
     assert isinstance(answer, found)
 
 
 @pytest.mark.parametrize("body", [b"", b"\x0a\x00"])
 def test_an_empty_protobuf_request_is_one_with_nothing_in_it(pipeline, body):
-    assert _commit(pipeline, LANES["protobuf"], [body]) == [0]
+    assert commit(pipeline, LANES["protobuf"], [body]) == [0]
 
 
 @pytest.mark.parametrize("before", range(4))
@@ -299,7 +299,7 @@ def test_a_broken_json_request_in_any_language_is_rejected(pipeline, before):
     text = "x" * before + "é" * 3000
     record = {"timeUnixNano": 1.5, "body": {"stringValue": text}}
     request = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
-    [answer] = _commit(pipeline, LANES["json"], [json.dumps(request, ensure_ascii=False).encode()])
+    [answer] = commit(pipeline, LANES["json"], [json.dumps(request, ensure_ascii=False).encode()])
     assert isinstance(answer, Rejected) and "Cannot parse input" in str(answer)
 
 

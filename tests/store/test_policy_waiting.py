@@ -14,8 +14,9 @@ import pytest
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import Home
 from sp_telemetry.privacy.policy import Policy
+from sp_telemetry.serve.commit import Unavailable
 from sp_telemetry.serve.counters import Counters
-from sp_telemetry.serve.intake import Intake, Unavailable
+from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.policy import REQUEST, PolicyKeeper
 from sp_telemetry.serve.upkeep import Upkeep
 from sp_telemetry.store import privacy, tightening

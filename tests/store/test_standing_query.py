@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.privacy.policy import Policy
-from sp_telemetry.serve.intake import Rejected, _commit
+from sp_telemetry.serve.commit import Rejected, commit
 from sp_telemetry.store import framing, pipeline, privacy, schema, standing_query
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import STANDING, Pipeline
@@ -95,7 +95,7 @@ def test_a_request_of_any_length_is_stored(handle: Handle, storing: Pipeline):
 )
 def test_a_promise_of_more_than_there_is_is_rejected_soon_and_costs_nobody_else(handle: Handle, storing: Pipeline, broken: bytes):
     begun = time.monotonic()
-    answers = _commit(storing, STANDING, [request(1, 1), broken, request(2, 1)])
+    answers = commit(storing, STANDING, [request(1, 1), broken, request(2, 1)])
     assert time.monotonic() - begun < 10 * standing_query.LONG_S
     assert storing.decoded[:3] == [3, 1, 2], "once by the query, then by statements, in halves"
     assert isinstance(answers[1], Rejected)
@@ -111,10 +111,10 @@ def test_requests_without_a_record_are_not_waited_for(handle: Handle, storing: P
     standing = storing._standing
     none = b"\x0a" + framing.varint(len(resource)) + resource
     begun = time.monotonic()
-    assert _commit(storing, STANDING, [none, none * 2]) == [0, 0]
+    assert commit(storing, STANDING, [none, none * 2]) == [0, 0]
     assert time.monotonic() - begun < standing_query.LONG_S / 2
     assert storing.decoded == [2]
-    assert _commit(storing, STANDING, [none, request(2, 1), none, request(3, 1)]) == [2, 0, 0, 0]
+    assert commit(storing, STANDING, [none, request(2, 1), none, request(3, 1)]) == [2, 0, 0, 0]
     assert stored(handle, 2) == stored(handle, 3) == [1]
     assert storing.decoded == [2] and storing._standing is standing, "by the query, which goes on"
     assert int(handle.query("SELECT count() FROM telemetry.telemetry_events")) == 3

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.serve import intake as serve_intake
 from sp_telemetry.serve import trouble
+from sp_telemetry.serve.commit import TOO_MUCH, Rejected
 from sp_telemetry.serve.counters import Counters
-from sp_telemetry.serve.intake import Intake, Rejected
+from sp_telemetry.serve.intake import Intake, memory_for
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.framing import varint
 from sp_telemetry.store.journal import Journal
@@ -63,7 +63,7 @@ def test_what_takes_too_much_alone_is_rejected_alone(tmp_path: Path, handle: Han
     bodies[3:3] = [much(RECORDS)]
     answers, counters, found = taken(handle.engine, tmp_path, encoding, bodies)
     assert [type(answer) for answer in answers] == [type(None)] * 3 + [Rejected] + [type(None)] * 3
-    assert str(answers[3]) == serve_intake.TOO_MUCH
+    assert str(answers[3]) == TOO_MUCH
     assert (counters.rejected, counters.refused, found) == (1, 0, None)
     assert handle.query("SELECT event_sequence FROM telemetry.telemetry_events ORDER BY 1").split() == [b"%d" % n for n in range(6)]
 
@@ -82,5 +82,5 @@ def test_memory_that_the_machine_lacks_is_not_the_requests_fault() -> None:
 
 
 def test_the_limit_grows_with_what_is_accepted() -> None:
-    assert serve_intake.memory_for(1 << 20) == serve_intake.memory_for(32 << 20) == 1 << 30
-    assert serve_intake.memory_for(64 << 20) == 2 << 30
+    assert memory_for(1 << 20) == memory_for(32 << 20) == 1 << 30
+    assert memory_for(64 << 20) == 2 << 30

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from sp_telemetry.serve import bodies
-from sp_telemetry.serve.intake import Busy
+from sp_telemetry.serve.commit import Busy
 
 
 def application(room: int, seconds: float) -> web.Application:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from sp_telemetry.serve import messages
-from sp_telemetry.serve.intake import Busy
+from sp_telemetry.serve.commit import Busy
 from sp_telemetry.serve.messages import AT_ONCE, Messages
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from sp_telemetry.serve import listener
-from sp_telemetry.serve.intake import Busy
+from sp_telemetry.serve.commit import Busy
 
 T = TypeVar("T")
 PAUSE_S = 30.0  # between two pieces

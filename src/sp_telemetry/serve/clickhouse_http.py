@@ -23,7 +23,8 @@ from sp_telemetry.serve.clickhouse_reply import Reply
 from sp_telemetry.serve.clickhouse_request import Asked, credentials, read, refuse
 from sp_telemetry.serve.clickhouse_run import Control, Run
 from sp_telemetry.serve.clickhouse_statement import WRITES, Statement
-from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
+from sp_telemetry.serve.commit import Busy, Rejected, Unavailable
+from sp_telemetry.serve.intake import Intake
 from sp_telemetry.store.engine import Engine, Work
 from sp_telemetry.store.pipeline import NATIVE
 

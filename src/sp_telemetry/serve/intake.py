@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve import trouble
+from sp_telemetry.serve.commit import Busy, Rejected, Unavailable, commit
 from sp_telemetry.serve.counters import Counters
 from sp_telemetry.serve.trouble import Trouble
 from sp_telemetry.store.engine import Engine
@@ -37,28 +38,9 @@ MEMORY, MEMORY_OF_A_BYTE = 1 << 30, 32  # for one insert: a request of real even
 MOST_JOURNAL_BYTES = 3 * SETTLE_BYTES  # then requests wait
 
 
-TOO_MUCH = "To store this request takes too much memory. Send fewer records at once."
-
-
 def memory_for(largest_request: int) -> int:
     """What one insert may take, in bytes, where requests have so many at most: more than any of real events does."""
     return max(MEMORY, MEMORY_OF_A_BYTE * largest_request)
-
-
-class Busy(Exception):
-    """Too much is waiting. The sender may send it again."""
-
-    retry_after_s = 1
-
-
-class Unavailable(Busy):
-    """The store can't take it now. The sender may send it again, later."""
-
-    retry_after_s = 5
-
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(str(trouble))
-        self.trouble = trouble
 
 
 class Earliest:
@@ -76,10 +58,6 @@ class Earliest:
         """The earliest since this was asked last."""
         at, self._at = self._at, float("inf")
         return at
-
-
-class Rejected(Exception):
-    """This request can never be stored. The message says why."""
 
 
 @dataclass
@@ -224,7 +202,7 @@ class Intake:
         bodies = [waiting.body for waiting in batch]
         journal = None if self._unsettled else self._journal  # where it can't be settled it takes nothing either, so that senders are told
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(self._pool, _commit, pipeline, lane, bodies, False, journal)
+            answers = await asyncio.get_running_loop().run_in_executor(self._pool, commit, pipeline, lane, bodies, False, journal)
         except Exception as error:  # nothing may leave senders waiting
             if not isinstance(error, OSError):
                 log.exception("insert")
@@ -309,24 +287,3 @@ class Intake:
         elif before and any(isinstance(answer, int) for answer in answers):
             self._refused = None
             log.info("The store takes events again.")
-
-
-def _commit(
-    pipeline: Pipeline, lane: Lane, bodies: list[bytes], by_statements: bool = False, journal: Journal | None = None
-) -> list[Exception | int]:
-    """For each body the number of its records, or why it is not stored. What fails together is tried in halves, so that one bad
-    request costs its companions nothing; unless it is the place that fails, where smaller inserts would do so too."""
-    try:
-        return [pipeline.store(lane, bodies, by_statements, journal)] + [0] * (len(bodies) - 1)
-    except QueryFailed as error:
-        reason = trouble.of_error(error)
-        if reason.what in trouble.OF_THE_PLACE:
-            return [Unavailable(reason)] * len(bodies)
-        if len(bodies) > 1:
-            half = len(bodies) // 2
-            return _commit(pipeline, lane, bodies[:half], True) + _commit(pipeline, lane, bodies[half:], True)
-        if trouble.is_too_much(error):
-            return [Rejected(TOO_MUCH)]
-        found = pipeline.undecodable(lane, bodies[0]) if trouble.can_never_be_stored(error) else None
-        never = found is not None and trouble.can_never_be_stored(found)  # the second look may have met a fault of ours instead
-        return [Rejected(str(found)) if never else Unavailable(reason)]

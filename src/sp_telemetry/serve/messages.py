@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from sp_telemetry.serve import listener
 from sp_telemetry.serve.bodies import SLOW_S
-from sp_telemetry.serve.intake import Busy
+from sp_telemetry.serve.commit import Busy
 
 T = TypeVar("T")
 AT_ONCE = 4  # of the largest size may be under way, as over HTTP

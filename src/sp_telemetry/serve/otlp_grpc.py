@@ -11,7 +11,8 @@ import grpc.aio
 
 from sp_telemetry.errors import StoreBusy
 from sp_telemetry.serve import peer
-from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
+from sp_telemetry.serve.commit import Busy, Rejected, Unavailable
+from sp_telemetry.serve.intake import Intake
 from sp_telemetry.serve.listener import STRANGER
 from sp_telemetry.serve.messages import MESSAGE_S, Messages
 

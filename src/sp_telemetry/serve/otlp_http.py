@@ -13,7 +13,8 @@ from aiohttp import web
 
 from sp_telemetry.serve import listener, trouble
 from sp_telemetry.serve.bodies import Bodies
-from sp_telemetry.serve.intake import Busy, Intake, Rejected, Unavailable
+from sp_telemetry.serve.commit import Busy, Rejected, Unavailable
+from sp_telemetry.serve.intake import Intake
 from sp_telemetry.store.pipeline import SIGNALS
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"

@@ -5,8 +5,8 @@ import time
 
 import places
 import rules
+from delivery import detach
 from locks import Lock
-from session import detach
 
 ASK_S = 0.1
 AGAIN_S = 60  # a server that is starting is not started again before this

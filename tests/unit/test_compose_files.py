@@ -14,15 +14,12 @@ from hypothesis import strategies as st
 from sp_telemetry import resources
 from sp_telemetry.home import Home
 from sp_telemetry.setup import compose, service
+from sp_telemetry.setup.env_file import merged, values
 from tests.conftest import require
 from tests.docker.compose_plugin import ComposeUnavailable, compose_plugin
 
 TEMPLATE = resources.path("telemetry-server/.env.template").read_text()
 COMPOSE_FILE = resources.path("telemetry-server/docker-compose.yml")
-
-
-def values(text: str) -> dict[str, str]:
-    return compose._values(text)
 
 
 def test_every_variable_of_the_compose_file_is_in_the_template_and_the_other_way_round():
@@ -39,22 +36,22 @@ def test_versions_stand_in_one_place():
 
 
 def test_what_a_person_changed_in_env_stays_and_versions_are_the_templates():
-    first = compose.env_text(TEMPLATE, "", {"CLICKHOUSE_PORT": "18123", "TELEMETRY_SECRETS": "/a b/secrets"})
+    first = merged(TEMPLATE, "", {"CLICKHOUSE_PORT": "18123", "TELEMETRY_SECRETS": "/a b/secrets"})
     assert values(first) == values(TEMPLATE) | {"CLICKHOUSE_PORT": "18123", "TELEMETRY_SECRETS": "/a b/secrets"}
-    assert compose.env_text(TEMPLATE, first, {"CLICKHOUSE_PORT": "18123", "TELEMETRY_SECRETS": "/a b/secrets"}) == first
+    assert merged(TEMPLATE, first, {"CLICKHOUSE_PORT": "18123", "TELEMETRY_SECRETS": "/a b/secrets"}) == first
     mine = first.replace("COLLECTOR_MEMORY=512M", "COLLECTOR_MEMORY=1G").replace("CLICKHOUSE_DIGEST=", "CLICKHOUSE_DIGEST=sha256:aa")
     mine += "EXTRA=1\n"
-    kept = values(compose.env_text(TEMPLATE, mine, {"CLICKHOUSE_PORT": "28123"}))
+    kept = values(merged(TEMPLATE, mine, {"CLICKHOUSE_PORT": "28123"}))
     assert (kept["COLLECTOR_MEMORY"], kept["CLICKHOUSE_DIGEST"], kept["EXTRA"]) == ("1G", "sha256:aa", "1")
     assert (kept["CLICKHOUSE_PORT"], kept["TELEMETRY_SECRETS"]) == ("28123", "/a b/secrets")
     older = re.sub("CLICKHOUSE_IMAGE=.*", "CLICKHOUSE_IMAGE=clickhouse/clickhouse-server:25.8", mine)
-    updated = values(compose.env_text(TEMPLATE, older, {}))
+    updated = values(merged(TEMPLATE, older, {}))
     assert (updated["CLICKHOUSE_IMAGE"], updated["CLICKHOUSE_DIGEST"]) == (values(TEMPLATE)["CLICKHOUSE_IMAGE"], "")
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp")), max_size=30).map(str.strip))
 def test_any_path_is_read_back_as_it_was(path):
-    assert values(compose.env_text(TEMPLATE, "", {"TELEMETRY_SECRETS": path}))["TELEMETRY_SECRETS"] == path
+    assert values(merged(TEMPLATE, "", {"TELEMETRY_SECRETS": path}))["TELEMETRY_SECRETS"] == path
 
 
 @pytest.mark.needs("docker", "go")

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from sp_telemetry import resources
-from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, UsageError
+from sp_telemetry.errors import ServerUnreachable, SpTelemetryError
 from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.settings import Settings, reached_at
-from sp_telemetry.setup import listeners
+from sp_telemetry.setup import env_file, listeners
 from sp_telemetry.store import tightening
 from sp_telemetry.store.client import Client, Statements, connect
 
@@ -146,7 +146,7 @@ def prepare(home: Home, settings: Settings) -> None:
     }
     mine |= {name: str(settings.values[setting]) for name, setting in PORTS.items()}
     present = (place / ".env").read_text() if (place / ".env").exists() else ""
-    text = env_text(texts[".env.template"], present, mine)
+    text = env_file.merged(texts[".env.template"], present, mine)
     if text != present:
         home.write_atomically(place / ".env", text)
 
@@ -155,26 +155,10 @@ def _checksum(texts: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def env_text(template: str, present: str, mine: Mapping[str, str]) -> str:
-    """`template` with the values of `mine`, and where `present` has others, those. The versions are the template's: an update of this
-    program brings its own, and a digest holds for the version for which it was written."""
-    shipped, kept = _values(template), _values(present)
-    for what in ("CLICKHOUSE", "COLLECTOR"):
-        if kept.pop(f"{what}_IMAGE", None) != shipped[f"{what}_IMAGE"]:
-            kept.pop(f"{what}_DIGEST", None)
-    values = shipped | kept | mine
-    lines = []
-    for line in template.splitlines():
-        name = line.partition("=")[0]
-        lines.append(f"{name}={_quoted(values.pop(name))}" if name in values and not line.startswith("#") else line)
-    extra = [f"{name}={_quoted(value)}" for name, value in values.items()]
-    return "\n".join([*lines, *(["", "# Not of the template"] if extra else []), *extra]) + "\n"
-
-
 def read_env(home: Home) -> dict[str, str]:
     """What .env says; nothing where there is none."""
     file = folder(home) / ".env"
-    return _values(file.read_text()) if file.exists() else {}
+    return env_file.values(file.read_text()) if file.exists() else {}
 
 
 def migrate(home: Home, settings: Settings) -> list[str]:
@@ -265,7 +249,7 @@ def _compose(home: Home, *arguments: str, timeout: float = COMMAND_S) -> subproc
 
 def _run(command: list[str], where: Path | None, timeout: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
     # What .env says counts: nothing of the same name in the shell.
-    told = _values(resources.path("telemetry-server/.env.template").read_text())
+    told = env_file.values(resources.path("telemetry-server/.env.template").read_text())
     environ = {name: value for name, value in os.environ.items() if name not in told and not name.startswith("COMPOSE_")}
     try:
         return subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
@@ -275,30 +259,3 @@ def _run(command: list[str], where: Path | None, timeout: float = COMMAND_S) -> 
 
 def _last_line(text: str) -> str:
     return next((line.strip()[:300] for line in reversed(text.splitlines()) if line.strip()), "it says nothing.")
-
-
-_LINE = re.compile(r"^([A-Z][A-Z0-9_]*)=(.*)$", re.M)
-
-
-def _values(text: str) -> dict[str, str]:
-    found = {}
-    for name, value in _LINE.findall(text):
-        value = value.strip()
-        if value[:1] == value[-1:] == "'" and len(value) > 1:
-            value = value[1:-1]
-        elif value[:1] == value[-1:] == '"' and len(value) > 1:
-            value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        found[name] = value
-    return found
-
-
-def _quoted(value: str) -> str:
-    """As Compose reads it back, `$`, blanks and `#` and all."""
-    if re.fullmatch(r"[\w./:\[\]@%+,-]*", value):
-        return value
-    if "\n" in value:
-        raise UsageError(f"{value!r} can't stand in .env.", "Name the home directory otherwise (SP_TELEMETRY_HOME).")
-    if "'" not in value:
-        return f"'{value}'"
-    escaped = re.sub(r'([\\"$])', r"\\\1", value)
-    return f'"{escaped}"'

@@ -198,7 +198,7 @@ def test_a_command_of_the_persons_own_is_not_ours_to_answer(place: Place) -> Non
 
 @pytest.mark.parametrize("hooks", ["1", "0"])
 def test_no_argument_of_a_report_is_run(place: Place, hooks: str) -> None:
-    for attack in ('"; touch x; "', "$(touch x)", "`touch x`", "!`touch x`", "cost\n!`touch x`", "a\n```!\ntouch x\n```"):
+    for attack in ('"; touch x; "$(touch x)`touch x`!`touch x`', "cost\n!`touch x`\n```!\ntouch x\n```"):
         place.run(f"/telemetry-report {attack}", SP_TELEMETRY_HOOKS=hooks)
     place.run("use the skill", SP_TELEMETRY_HOOKS=hooks)
     assert [path.name for path in place.book.iterdir() if path.name in "xy"] == []

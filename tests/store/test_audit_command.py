@@ -248,16 +248,14 @@ def test_a_prompt_of_what_was_filled_in_is_counted_once(running, configuration, 
     assert counted() == (1, 2)
 
 
-def test_what_was_deleted_is_filled_in(tmp_path, configuration, of):
-    """As a dry run says, though no transcript has changed since the last run. A store of its own: what deletes rewrites four parts in ten
-    seconds, and the one of all tests has many."""
+def test_what_was_deleted_is_filled_in(running, configuration, of):
+    """As a dry run says, though no transcript has changed since the last run."""
     session = made(of, NOW - 3 * DAY, 2)
     configuration.session(of, session.transcript())
-    with server(tmp_path / "home") as running:
-        store(running, session.events())
-        _command(running, configuration, "backfill")
-        running.run(f"ALTER TABLE telemetry.telemetry_events DELETE WHERE session_id = '{of}' SETTINGS mutations_sync = 2")
-        would, done = (json.loads(_command(running, configuration, "backfill", *dry, "--json").stdout) for dry in (["--dry-run"], []))
+    store(running, session.events())
+    _command(running, configuration, "backfill")
+    running.run(f"ALTER TABLE telemetry.telemetry_events DELETE WHERE session_id = '{of}' SETTINGS mutations_sync = 2")
+    would, done = (json.loads(_command(running, configuration, "backfill", *dry, "--json").stdout) for dry in (["--dry-run"], []))
     assert would["filled"] == done["filled"] and done["filled"]["requests"] == 2
 
 

@@ -266,3 +266,16 @@ def assert_derived_tables_equal_the_events(handle: Handle) -> None:
     by_hour = f"SELECT toStartOfHour(timestamp) AS hour, {names}, {measures} FROM telemetry.telemetry_events FINAL WHERE {hours}"
     wanted = rows(handle, f"{by_hour} GROUP BY ALL ORDER BY ALL")
     assert wanted and rows(handle, f"SELECT hour, {names}, {kept} FROM telemetry.usage_hourly FINAL WHERE {hours} ORDER BY ALL") == wanted
+
+
+def test_parts_that_wait_to_be_rewritten_are_without_a_pause(tmp_path: Path) -> None:
+    """The engine looks for work each ten seconds only (QUIET). By its defaults four parts may wait at once, so these took 100 seconds."""
+    weeks, week = 40, 7 * 86400 * SECOND
+    events = [{"name": "api_request", "session.id": "a", "event.sequence": n, "time_ns": START - n // 2 * week} for n in range(2 * weeks)]
+    with server(tmp_path / "home") as running:
+        running.stored("logs", as_protobuf(log_request(events)))
+        [[before]] = running.query("SELECT count() FROM system.parts WHERE table = 'telemetry_events' AND active")
+        begun = time.monotonic()
+        running.run("ALTER TABLE telemetry.telemetry_events DELETE WHERE event_sequence % 2 = 1 SETTINGS mutations_sync = 2")
+        assert before >= weeks and time.monotonic() - begun < 10
+        assert running.query("SELECT count(), sum(event_sequence % 2) FROM telemetry.telemetry_events") == [[weeks, 0]]

@@ -177,6 +177,13 @@ QUIET = """<memory_worker_period_ms>1000</memory_worker_period_ms>
 <background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>60</background_streaming_processing_pool_thread_sleep_seconds_if_nothing_to_do>
 """
 
+# Parts that are to be rewritten (by a DELETE, say) or merged wait for one of as many threads as there are cores. How many may wait is a
+# multiple of that, 2 by default: with four waiting the engine looks again after the pause above, so that forty parts took 100 seconds, of
+# which 99 were pauses. The smallest goes first: in turns, each would hold its buffers (1,000 MiB in place of 650 for 10 million events).
+MERGES = """<background_merges_mutations_concurrency_ratio>100</background_merges_mutations_concurrency_ratio>
+<background_merges_mutations_scheduling_policy>shortest_task_first</background_merges_mutations_scheduling_policy>
+"""
+
 # The disk has the name that it has on a server (clickhouse/config/config.xml), so that one statement does for both.
 _BACKUPS = """<storage_configuration><disks><backups><type>local</type><path>{}/</path></backups></disks></storage_configuration>
 <backups><allowed_disk>backups</allowed_disk></backups>"""
@@ -187,7 +194,7 @@ def _write_configuration(folder: Path, backups: Path | None) -> str:
     users, config = folder.absolute() / "users.xml", folder.absolute() / "config.xml"
     users.write_text(_USERS)
     allowed = _BACKUPS.format(escape(str(backups.absolute()))) if backups else ""
-    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{QUIET}{allowed}</clickhouse>\n")
+    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{QUIET}{MERGES}{allowed}</clickhouse>\n")
     return str(config)
 
 

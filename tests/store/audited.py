@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sp_telemetry.transcripts import audit
 from sp_telemetry.transcripts.audit import Audit
 from tests.client.script import Usage
@@ -30,6 +32,22 @@ def audited_server(folder: Path) -> Iterator[Server]:
         values = ", ".join(f"('x', {begin:.3f}, {end:.3f}, true)" for begin, end in times)
         started.run(f"INSERT INTO telemetry.server_runs (server, started_at, seen_at, ended) VALUES {values}")
         yield started
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with audited_server(tmp_path_factory.mktemp("audited")) as started:
+        yield started
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Configuration:
+    return Configuration(tmp_path)
+
+
+@pytest.fixture
+def of(request: pytest.FixtureRequest) -> str:
+    return identifier(request.node.nodeid)
 
 
 @dataclass
@@ -123,3 +141,13 @@ def made(of: str, at: float, count: int, **each: Any) -> Session:
         Request(f"{of[:8]}{number}", at + number * 60, Usage(input=number + 1, output=7, cache_read=next(numbers)), number=number, **each)
         for number in range(count)
     ])  # fmt: skip
+
+
+def reasons(running: Server, configuration: Configuration, session: Session, **more: Any) -> tuple[Audit, dict[str, Counter]]:
+    lines = session.transcript()
+    if lines:
+        configuration.session(session.id, lines)
+    store(running, session.events())
+    done = performed(running, configuration, session=session.id, **more)
+    found = sets(done, session.id)
+    return done, {side: Counter({reason: number for (_, reason), number in counted.items()}) for side, counted in found.items()}

@@ -4,48 +4,35 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sp_telemetry.transcripts import backfill, files, summary
-from sp_telemetry.transcripts.audit import Audit, refresh
+from sp_telemetry.transcripts.audit import refresh
 from tests.client.script import Usage
-from tests.server import Server
-from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, named, performed, sets, store
-from tests.transcripts import SECRET, Configuration, answer, identifier, prompt
+from tests.store.audited import (
+    DAY,
+    NOW,
+    Request,
+    Session,
+    audited_server,
+    configuration,
+    made,
+    named,
+    of,
+    performed,
+    reasons,
+    running,
+    sets,
+    store,
+)
+from tests.transcripts import SECRET, answer, identifier, prompt
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with audited_server(tmp_path_factory.mktemp("audited")) as started:
-        yield started
-
-
-@pytest.fixture
-def configuration(tmp_path: Path) -> Configuration:
-    return Configuration(tmp_path)
-
-
-@pytest.fixture
-def of(request: pytest.FixtureRequest) -> str:
-    return identifier(request.node.nodeid)
-
-
-def _reasons(running: Server, configuration: Configuration, session: Session, **more: Any) -> tuple[Audit, dict[str, Counter]]:
-    lines = session.transcript()
-    if lines:
-        configuration.session(session.id, lines)
-    store(running, session.events())
-    done = performed(running, configuration, session=session.id, **more)
-    found = sets(done, session.id)
-    return done, {side: Counter({reason: number for (_, reason), number in counted.items()}) for side, counted in found.items()}
+__all__ = ["configuration", "of", "running"]  # fixtures
 
 
 def test_a_clean_session(running, configuration, of):
-    done, found = _reasons(running, configuration, made(of, NOW - 5 * DAY, 4, copies=2))
+    done, found = reasons(running, configuration, made(of, NOW - 5 * DAY, 4, copies=2))
     assert found == {"both": Counter({"": 4}), "telemetry": Counter(), "transcript": Counter()}
     assert (done.missing, done.unexplained, done.differing) == (0, 0, 0)
     assert summary.line(done).startswith("4 of 4 requests in both · 0 missing · cost differs by")
@@ -55,7 +42,7 @@ def test_pitfall_08_auxiliary_requests_only_in_telemetry_are_clean(running, conf
     session = made(of, NOW - 5 * DAY, 5)
     for request in session.requests[3:]:
         request.in_transcript, request.source = False, "generate_session_title"
-    done, found = _reasons(running, configuration, session)
+    done, found = reasons(running, configuration, session)
     assert found == {"both": Counter({"": 3}), "telemetry": Counter(auxiliary=2), "transcript": Counter()}
     assert not (done.missing or done.unexplained)
     assert "2 auxiliary only in telemetry · 0 missing" in summary.line(done)
@@ -64,7 +51,7 @@ def test_pitfall_08_auxiliary_requests_only_in_telemetry_are_clean(running, conf
 def test_a_request_of_the_conversation_that_its_transcript_lacks_is_no_auxiliary_one(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 3)
     session.requests[1].in_transcript = False
-    done, found = _reasons(running, configuration, session)
+    done, found = reasons(running, configuration, session)
     assert found["telemetry"] == Counter(unknown=1)
     assert not done.clean
 
@@ -73,7 +60,7 @@ def test_without_a_transcript_there_is_nothing_to_hold_against(running, configur
     session = made(of, NOW - 5 * DAY, 3)
     for request in session.requests:
         request.in_transcript = False
-    done, found = _reasons(running, configuration, session)
+    done, found = reasons(running, configuration, session)
     assert found == {"both": Counter(), "telemetry": Counter({"transcript deleted": 3}), "transcript": Counter()}
     assert done.clean
 
@@ -126,7 +113,7 @@ def test_telemetry_off(running, configuration, of):
     for request in session.requests[2:4]:  # a process of its own, with prompts of its own, and no event
         request.in_telemetry, request.prompt = False, f"q{request.number}"
     session.requests[4].number, session.requests[5].number = 0, 1  # the next process begins its numbers again
-    done, found = _reasons(running, configuration, session)
+    done, found = reasons(running, configuration, session)
     assert found["transcript"] == Counter({"telemetry off then": 2})
     assert (done.missing, done.clean) == (2, False)
     assert "2 missing" in summary.line(done)
@@ -137,7 +124,7 @@ def test_server_down(running, configuration, of):
     session = made(of, NOW - 8 * DAY - 150, 8)  # the server ended 150 s later
     for request in session.requests[2:]:
         request.in_telemetry = False
-    _, found = _reasons(running, configuration, session)
+    _, found = reasons(running, configuration, session)
     assert found["both"] == Counter({"": 2})
     # the third is from 30 s before the end: its event was lost in another way
     assert found["transcript"] == Counter({"server down then": 5, "unknown": 1})
@@ -147,7 +134,7 @@ def test_a_gap_in_the_numbers(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 6)
     for request in session.requests[2:4]:
         request.in_telemetry = False
-    done, found = _reasons(running, configuration, session)
+    done, found = reasons(running, configuration, session)
     assert found["transcript"] == Counter({"sequence gap": 2})
     assert (done.numbers["gaps"], done.numbers["expected"]) == (2, 6)
 
@@ -158,7 +145,7 @@ def test_each_missing_number_is_listed_with_its_process_and_the_times_around_it(
         request.number = number
     for lost in (2, 3, 5, 9):  # of the first process 2 and 3, of the second 0 and 4
         session.requests[lost].in_telemetry = False
-    done, _ = _reasons(running, configuration, session)
+    done, _ = reasons(running, configuration, session)
 
     def at(index: int) -> str:
         event = session.requests[index].at + 0.003
@@ -174,54 +161,9 @@ def test_numbers_of_two_processes_at_once_are_counted_and_listed_without_telling
     session = made(of, NOW - 5 * DAY, 9)
     for request, number in zip(session.requests, (0, 0, 1, 1, 2, 3, 2, 4, 4), strict=True):  # one of them lacks 3
         request.number = number
-    done, _ = _reasons(running, configuration, session)
+    done, _ = reasons(running, configuration, session)
     assert [(gap["process"], gap["first"], gap["last"], gap["missing"]) for gap in done.gaps] == [(0, 3, 3, 1)]
     assert done.numbers["gaps"] == 1
-
-
-def test_of_several_requests_with_one_id_the_first_goes_with_the_first(running, configuration, of):
-    session = made(of, NOW - 5 * DAY, 3)
-    same = {"request_id": f"req_{of[:8]}same"}
-    configuration.session(of, [answer(of, each.name, each.at, each.usage, **same) for each in session.requests])
-    events = session.events()
-    store(running, [event | same for event in events[:2]])
-    done = performed(running, configuration, session=of)
-    assert {side: sum(counted.values()) for side, counted in sets(done, of).items()} == {"both": 2, "telemetry": 0, "transcript": 1}
-    assert not done.differing  # the pairs are those that belong together
-
-
-def test_of_several_requests_with_one_id_and_fewer_events_the_others_are_filled_in(running, configuration, of):
-    def rows() -> dict[int, str]:
-        found = running.query("SELECT input_tokens, source FROM telemetry.telemetry_events FINAL WHERE session_id = {of:String}", of=of)
-        assert len(dict(found)) == len(found)
-        return dict(found)
-
-    def fill() -> None:
-        machine = files.machine(SECRET)
-        would = backfill.missing(running.client, machine, 0)
-        assert backfill.fill(running.client, machine, 0, "", 0) == would
-        assert backfill.missing(running.client, machine, 0).requests == 0
-
-    session = made(of, NOW - 5 * DAY, 3)
-    same = {"request_id": f"req_{of[:8]}same"}
-    configuration.session(of, [answer(of, each.name, each.at, each.usage, **same) for each in session.requests])
-    events = [event | same for event in session.events()]
-    store(running, events[:1])
-    assert performed(running, configuration, session=of).missing == 2
-    fill()
-    assert rows() == {1: "otlp", 2: "transcript", 3: "transcript"}
-    done = performed(running, configuration, session=of)
-    assert (done.missing, done.filled, done.differing, done.unexplained) == (0, 2, 0, 0)
-    store(running, events[:1])  # again
-    assert rows() == {1: "otlp", 2: "transcript", 3: "transcript"}
-    store(running, events[1:2])
-    assert rows() == {1: "otlp", 2: "otlp", 3: "transcript"}
-    fill()
-    assert rows() == {1: "otlp", 2: "otlp", 3: "transcript"}
-    store(running, events[2:])
-    assert rows() == {1: "otlp", 2: "otlp", 3: "otlp"}
-    fill()
-    assert performed(running, configuration, session=of).count("both") == 3
 
 
 def test_what_has_not_changed_is_not_matched_again(running, configuration, of):
@@ -231,7 +173,7 @@ def test_what_has_not_changed_is_not_matched_again(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 3)
     late = session.requests[2]
     late.in_telemetry = False
-    done, _ = _reasons(running, configuration, session)
+    done, _ = reasons(running, configuration, session)
     assert (done.count("both"), done.missing, audits()) == (2, 1, 1)
     again = performed(running, configuration, session=of)
     assert (again.rows, audits()) == (done.rows, 1)
@@ -250,13 +192,13 @@ def test_what_has_not_changed_is_not_matched_again(running, configuration, of):
 def test_a_version_that_is_known_to_lose_events(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 4)
     session.requests[3].in_telemetry = False  # the last: no number tells of it
-    assert _reasons(running, configuration, session)[1]["transcript"] == Counter(unknown=1)
-    assert _reasons(running, configuration, session, loses=True)[1]["transcript"] == Counter({"version known to misreport": 1})
+    assert reasons(running, configuration, session)[1]["transcript"] == Counter(unknown=1)
+    assert reasons(running, configuration, session, loses=True)[1]["transcript"] == Counter({"version known to misreport": 1})
 
 
 def test_what_is_young_is_under_way(running, configuration, of):
     session = Session(of, [Request(f"{of[:8]}1", time.time() - 5, Usage(input=1, output=2), in_telemetry=False)])
-    done, found = _reasons(running, configuration, session)
+    done, found = reasons(running, configuration, session)
     assert found["transcript"] == Counter({"not yet exported": 1})
     assert (done.missing, done.pending, done.clean) == (0, 1, True)
     assert "1 not yet exported · 0 missing" in summary.line(done)
@@ -276,7 +218,7 @@ def test_what_is_from_tomorrow_is_not_under_way(running, configuration, of):
     """A clock that was wrong, or a line that lies: what is missing must not wait for that day to be said."""
     requests = [Request(f"{of[:8]}{day}", NOW + day * DAY, Usage(input=1, output=2), in_telemetry=day > 5) for day in (1, 9)]
     requests[1].in_transcript = False
-    done, _ = _reasons(running, configuration, Session(of, requests))
+    done, _ = reasons(running, configuration, Session(of, requests))
     assert (done.missing, done.pending, done.unexplained, done.clean) == (1, 0, 1, False)
 
 
@@ -334,17 +276,6 @@ def test_what_a_backfill_filled_in_before_it_was_killed_is_counted_by_the_next_a
     assert running.query(counted) == [[2, 2]]
 
 
-def test_a_line_without_ids_of_request_and_line_is_filled_in_and_missing_no_longer(running, configuration, of):
-    configuration.session(of, [answer(of, of[:8], NOW - 5 * DAY, Usage(input=3), request_id="") | {"uuid": ""}])
-    assert performed(running, configuration, session=of).missing == 1
-    assert backfill.fill(running.client, files.machine(SECRET), 0, "", 0).requests >= 1
-    done = performed(running, configuration, session=of)
-    assert (done.missing, done.filled, done.clean) == (0, 1, True)
-    coverage = "SELECT only_transcript, filled FROM telemetry.session_audits FINAL WHERE session_id = {of:String}"
-    performed(running, configuration)
-    assert running.query(coverage, of=of) == [[1, 1]]
-
-
 def test_an_answer_without_usage_is_no_request(running, configuration, of):
     at = NOW - 5 * DAY
     unbilled = answer(of, f"{of[:8]}1", at + 60)
@@ -355,56 +286,6 @@ def test_an_answer_without_usage_is_no_request(running, configuration, of):
     done = performed(running, configuration, session=of)
     assert named(done, "transcript", of) == {"req_" + f"{of[:8]}3".zfill(12)}
     assert (done.missing, done.read.lines["not of a transcript"]) == (1, 0)
-
-
-def test_requests_without_ids_are_matched_by_their_tokens_and_time(running, configuration, of):
-    """Also equal ones, as often as they are there on both sides."""
-    same = Usage(input=5, output=5)
-    requests = [Request(f"{of[:8]}{n}", NOW - 5 * DAY + n * 100, same, has_id=False, number=n) for n in range(5)]
-    requests[2].in_telemetry = False
-    requests[4].in_transcript = False
-    done, found = _reasons(running, configuration, Session(of, requests))
-    assert {side: sum(counts.values()) for side, counts in found.items()} == {"both": 3, "telemetry": 1, "transcript": 1}
-    assert named(done, "transcript", of) == {f"msg_{requests[2].name:0>12}"}
-
-
-def test_what_is_no_pair_for_the_audit_is_filled_in(running, configuration, of):
-    """Without ids, equal requests 200 s apart are two: backfill took them for one, and the audit said for ever that it would fill it in."""
-    same = Usage(input=5, output=5)
-    requests = [Request(f"{of[:8]}{n}", NOW - 5 * DAY + n * 200, same, has_id=False, number=n) for n in range(2)]
-    requests[0].in_transcript = requests[1].in_telemetry = False
-    _, found = _reasons(running, configuration, Session(of, requests))
-    assert {side: sum(counts.values()) for side, counts in found.items()} == {"both": 0, "telemetry": 1, "transcript": 1}
-    assert len(running.query(f"SELECT message_id FROM telemetry.unreported_requests WHERE session_id = '{of}'")) == 1
-
-
-def test_requests_without_ids_are_matched_under_a_providers_name_of_the_model(running, configuration, of):
-    """Bedrock's events have the name that was asked for, transcripts the one that answered."""
-    at = NOW - 5 * DAY
-    configuration.session(of, [prompt(of, "p", at), answer(of, of[:8], at + 1, Usage(input=3, output=5), request_id="")])
-    [event] = Session(of, [Request(of[:8], at + 1, Usage(input=3, output=5), has_id=False)]).events()
-    store(running, [event | {"model": "us.anthropic.claude-sonnet-4-5-20250929-v1:0"}])
-    assert sets(performed(running, configuration, session=of), of) == {
-        "both": Counter({(of, ""): 1}), "telemetry": Counter(), "transcript": Counter(),
-    }  # fmt: skip
-    assert not running.query(f"SELECT message_id FROM telemetry.unreported_requests WHERE session_id = '{of}'")  # nor filled in
-
-
-def test_equal_requests_with_other_ids_are_not_the_same(running, configuration, of):
-    same = Usage(input=5, output=5)
-    requests = [Request(f"{of[:8]}{n}", NOW - 5 * DAY + n, same, in_telemetry=n == 0, in_transcript=n == 1, number=n) for n in range(2)]
-    _, found = _reasons(running, configuration, Session(of, requests))
-    assert {side: sum(counts.values()) for side, counts in found.items()} == {"both": 0, "telemetry": 1, "transcript": 1}
-
-
-def test_several_attempts_that_the_event_does_not_tell_of_are_said_so(running, configuration, of):
-    attempts = [{"input_tokens": 3, "output_tokens": 1}, {"input_tokens": 4, "output_tokens": 30}]
-    line = answer(of, f"{of[:8]}1", NOW - 5 * DAY, {**Usage(input=4, output=30).wire(), "iterations": attempts})
-    configuration.session(of, [line])
-    store(running, Session(of, [Request(f"{of[:8]}1", NOW - 5 * DAY, Usage(input=4, output=30))]).events())
-    done = performed(running, configuration, session=of)
-    assert sets(done, of)["both"] == Counter({(of, "billed for several attempts"): 1})
-    assert [row["transcript_tokens"]["input"] for row in done.rows] == [7]
 
 
 def test_the_secret_of_the_ids_is_its_own(running, configuration, of):

@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,24 +14,10 @@ import pytest
 from sp_telemetry.transcripts import backfill, files, reading
 from tests.client.script import Usage
 from tests.server import JSON, Server, as_json, log_request, server
-from tests.store.audited import DAY, NOW, Request, Session, audited_server, made, performed, store
+from tests.store.audited import DAY, NOW, Request, Session, configuration, made, of, performed, running, store
 from tests.transcripts import Configuration, answer, identifier, line, prompt
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with audited_server(tmp_path_factory.mktemp("audited")) as started:
-        yield started
-
-
-@pytest.fixture
-def configuration(tmp_path: Path) -> Configuration:
-    return Configuration(tmp_path)
-
-
-@pytest.fixture
-def of(request: pytest.FixtureRequest) -> str:
-    return identifier(request.node.nodeid)
+__all__ = ["configuration", "of", "running"]  # fixtures
 
 
 def _command(running: Server, configuration: Configuration, *arguments: str) -> subprocess.CompletedProcess:
@@ -263,12 +247,12 @@ def test_what_one_machine_fills_in_is_not_of_whom_another_one_sends_events(tmp_p
     """Two homes at one server: only the first sends events, and nobody has told a name."""
     mine, other = Configuration(tmp_path / "mine"), Configuration(tmp_path / "other")
     sessions = [made(identifier(of, each), NOW - 3 * DAY, 2) for each in ("mine", "mine too", "other")]
-    for session, configuration in zip(sessions, (mine, mine, other), strict=True):
-        configuration.session(session.id, session.transcript())
+    for session, place in zip(sessions, (mine, mine, other), strict=True):
+        place.session(session.id, session.transcript())
     with server(tmp_path / "home") as running:
         running.stored("logs", as_json(log_request(sessions[0].events(), {"user.id": "a" * 64})), JSON)
-        for configuration, secret in ((other, "of the other"), (mine, "of mine")):
-            read = reading.bring(running.client, files.find(configuration.environ, secret), secret)
+        for place, secret in ((other, "of the other"), (mine, "of mine")):
+            read = reading.bring(running.client, files.find(place.environ, secret), secret)
             assert read.new and backfill.fill(running.client, files.machine(secret), 0, "", 0).requests == 2
         found = running.query("SELECT DISTINCT session_id, user_id FROM telemetry.telemetry_events FINAL WHERE source = 'transcript'")
         assert dict(found) == {sessions[1].id: "a" * 64, sessions[2].id: ""}

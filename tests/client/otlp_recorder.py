@@ -77,7 +77,7 @@ class OtlpRecorder:
         return [request for request in self.requests if request.signal == signal]
 
     def environment(self, protocol: str = "http/protobuf", *, traces: bool = True, **switches: str) -> dict[str, str]:
-        """What makes a client export here, quickly, and wait for the last export before it ends."""
+        """What makes a client export here, quickly, and wait up to two seconds (more is not taken) for its last exports."""
         values = {
             "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
             "OTEL_METRICS_EXPORTER": "otlp",

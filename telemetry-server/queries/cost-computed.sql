@@ -5,9 +5,8 @@
 --   by, from, to, tz, user, session, chapter, feature, type, limit     as in cost.sql
 WITH
     splitByChar(',', {by:String}) AS by,
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     -- A row for each that is asked for and each price: these are few, so that what is dear (names, prices) is done to few rows. Grouped by a
     -- hash, for names of several columns make a slow key.
     requests AS

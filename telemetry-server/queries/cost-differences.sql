@@ -7,9 +7,8 @@
 -- another of its prices, gives what was reported. no price in the list: what was reported then is a guess of Claude Code's.
 WITH
     splitByChar(',', {by:String}) AS by,
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     (SELECT groupArray((model, tier, price)) FROM telemetry.prices) AS list,
     differing AS
     (

@@ -9,9 +9,8 @@
 -- before `from`, the process under way then is counted from its first number in the range. A number is believed if what would be missing
 -- below it is no more than 100,000, or than a thousand times as many as arrived from it on.
 WITH
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     chosen AS
     (
         SELECT DISTINCT session_id

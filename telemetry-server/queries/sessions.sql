@@ -20,9 +20,8 @@
 -- they are grouped by none of these.
 WITH
     splitByChar(',', {by:String}) AS by,
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     -- Which session goes on from which, found in transcripts: a fork, what was begun by /clear. By session, they are one piece of work.
     (SELECT (groupArray(session_id), groupArray(work_id), groupArray(toString(kind))) FROM telemetry.session_links FINAL) AS links,
     (

@@ -7,9 +7,8 @@
 -- a clock went wrong, or a number is not believed, it is 0 and the numbers alone decide, as in queries/coverage.sql. total: of all rows, also
 -- those beyond the limit.
 WITH
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     -- a session whose summary says that its numbers are whole, and of which nothing came since, has no gap: see queries/coverage.sql
     (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns,
     numbered AS

@@ -11,9 +11,8 @@
 --   findings, counts        what is asked for: each request, with its cost, or how many there are
 --   events, silence         telemetry knows of any request, or of none
 WITH
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     -- requests that were billed for several attempts, by their messages: only these have to be added up
     several AS (SELECT message_id FROM telemetry.transcript_copies WHERE attempts > 1),
     requests AS

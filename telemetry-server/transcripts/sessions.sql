@@ -10,9 +10,8 @@
 --   counts           nobody asks which requests these are: counted is what matches now, and {matched} is matched.sql
 INSERT INTO telemetry.session_audits
 WITH
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until,
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until,
     cut_off AS
     (
         SELECT session_id FROM telemetry.transcript_copies

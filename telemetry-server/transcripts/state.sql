@@ -3,9 +3,8 @@
 --
 --   from, to, tz     as in queries/cost.sql
 WITH
-    if({from:String} = '', toStartOfDay(now({tz:String})) - INTERVAL 30 DAY, parseDateTime64BestEffort({from:String}, 9, {tz:String})) AS since,
-    if({to:String} = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
-       parseDateTime64BestEffort({to:String}, 9, {tz:String}) + toIntervalDay(length({to:String}) = 10)) AS until
+    telemetry_since({from:String}, {tz:String}) AS since,
+    telemetry_until({to:String}, {tz:String}) AS until
 SELECT cityHash64(
     (SELECT (count(), sum(cityHash64(file_id, read_at))) FROM telemetry.transcript_files FINAL),
     (SELECT (uniqExact(cityHash64(message_key, copy_key, attempt)), max(read_at)) FROM telemetry.transcript_copies),

@@ -58,6 +58,36 @@ def test_each_event_is_on_the_day_that_its_zone_had(server: Server, client: Clie
         assert result.coverage["received"] == 3 * count
 
 
+@pytest.mark.parametrize("begin", ["", "day", "moment"])
+@pytest.mark.parametrize("end", ["", "day", "moment"])
+def test_a_range_of_a_query_as_it_is_printed(server: Server, client: Client, begin: str, end: str) -> None:
+    """Each end a day, a moment or nothing, in every query that has a range: what is said of one is nothing to the other."""
+    now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
+    moments = [now - timedelta(hours=7 * step) for step in range(30)]
+    kinds = ("api_request", "tool_result", "api_error")
+    write(server, [
+        {"timestamp": f"{moment:%F %T}", "event_type": kind, "session_id": f"s{number}", "event_sequence": 0, "source": "otlp",
+         "model": "claude-sonnet-4-5", "input_tokens": 1, "token_count": 1, "cost_usd": 1.0, "success": True}
+        for number, moment in enumerate(moments) for kind in kinds
+    ])  # fmt: skip
+    first, last = now - timedelta(days=6), now - timedelta(days=2)
+    asked = {
+        **parameters(REPORTS["cost"], by="day", tz="UTC").for_query(),
+        "from": {"": "", "day": f"{first:%F}", "moment": f"{first:%F %H}:00"}[begin],
+        "to": {"": "", "day": f"{last:%F}", "moment": f"{last:%F %H}:00"}[end],
+    }
+    since = {"": now - timedelta(days=40), "day": first.replace(hour=0, minute=0), "moment": first.replace(minute=0)}[begin]
+    until = {"": now + timedelta(days=1), "day": last.replace(hour=0, minute=0) + timedelta(days=1), "moment": last.replace(minute=0)}[end]
+    within = sum(since <= moment < until for moment in moments)
+    for name, column in SHOWN.items():
+        assert client.query(REPORTS[name].sql(), asked).records()[-1][column] == within, name
+    for file in ("cost-computed", "cost-differences"):
+        rows = client.query(resources.path(f"telemetry-server/queries/{file}.sql").read_text(), asked).records()
+        assert rows[-1]["requests"] == within, file
+    client.query(resources.path("telemetry-server/queries/coverage.sql").read_text(), asked)
+    client.query(resources.path("telemetry-server/transcripts/state.sql").read_text(), {**asked, "machine": ""})
+
+
 def test_a_range_within_the_hour_that_comes_twice() -> None:
     """Python compares times of one zone by what its clock shows."""
     berlin, now = ZoneInfo("Europe/Berlin"), datetime(2026, 11, 30, tzinfo=UTC)

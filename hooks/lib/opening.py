@@ -1,4 +1,5 @@
-"""The start of a session: the server is started if it is down, gaps are filled in, the model gets one line, the person another one."""
+"""The start of a session: a server that is down or of an older version is started, gaps are filled in, the model gets one line, the
+person another one."""
 
 import os
 import time
@@ -62,6 +63,18 @@ def start_server(home, settings):
     return _start([command(), "up", "--quiet"], home)
 
 
+def is_outdated(home):
+    """Whether the server that runs is of a version before ours: the plugin was updated since it was started."""
+    runs = _version(os.path.join(home, "server.json"))
+    return runs != [] and runs < _version(os.path.join(_root(), ".claude-plugin", "plugin.json"))
+
+
+def _version(path):
+    """Its numbers; none where the file does not tell."""
+    parts = str(places.read_json(path).get("version", "")).split(".")
+    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else []
+
+
 def fill_in(home, settings):
     """What telemetry missed, from the transcripts, where set-up was told to: at most hourly, and not waited for."""
     if not settings.made or not settings.chosen("backfill") or not _due(os.path.join(home, "hooks", "backfill"), FILL_IN_S):
@@ -88,8 +101,11 @@ def _due(path, seconds):
 
 def command():
     """The command line of this checkout; SP_TELEMETRY_CLI names another one."""
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return os.environ.get("SP_TELEMETRY_CLI") or os.path.join(root, "scripts", "sp-telemetry")
+    return os.environ.get("SP_TELEMETRY_CLI") or os.path.join(_root(), "scripts", "sp-telemetry")
+
+
+def _root():
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def _start(arguments, home):

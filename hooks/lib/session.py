@@ -78,7 +78,7 @@ def observe(what, call, home, shell_directory=""):
     if what == "session":
         import opening
 
-        if not reached:
+        if not reached or opening.is_outdated(home):
             opening.start_server(home, settings)
         opening.fill_in(home, settings)
         if start in ("startup", "clear"):

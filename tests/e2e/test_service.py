@@ -45,6 +45,28 @@ def test_up_twice_is_one_server(running):
     assert answer.returncode == 0 and f"Running already: pid {again.pid}" in answer.stdout
 
 
+def test_up_brings_a_server_of_other_sources_to_these_and_leaves_a_newer_one(tmp_path):
+    def says(**other: str) -> None:
+        one.home.write_atomically(one.home.server_file, json.dumps({**one.home.server(), **other}))
+
+    with server(tmp_path) as one:
+        one.stored("logs", event(1))
+        first = one.running
+        says(version="1000.0.0", build="of another version")
+        assert "Running already" in one.command("up").stdout and service.running(one.home).pid == first.pid
+        says(version=first.version, build="of another version")
+        findings = json.loads(one.command("doctor", "--json").stdout)["findings"]
+        assert [(each["level"], each["mend"]) for each in findings if each["code"] == "server-outdated"] == [("warning", "sp-telemetry up")]
+        said = one.home.server()
+        del said["build"]  # as older versions wrote it
+        one.home.write_atomically(one.home.server_file, json.dumps(said))
+        with ThreadPoolExecutor(2) as pool:
+            pids = {each[0].pid for each in pool.map(lambda _: service.up(one.home, one.environ), range(2))}
+        assert len(pids) == 1 and pids != {first.pid}
+        one.running = service.running(one.home)
+        assert count(one) == 1 and service.up(one.home, one.environ)[1] is False
+
+
 def test_a_second_serve_says_who_holds_the_home(running):
     answer = running.command("serve")
     assert answer.returncode == 4

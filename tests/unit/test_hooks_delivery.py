@@ -263,6 +263,22 @@ def test_a_server_that_runs_is_not_started(session: Session, otlp: OtlpRecorder)
     assert lines_of(started, 1) == []
 
 
+@pytest.mark.parametrize(
+    ("config", "version", "wanted"),
+    [("", "0.0.9", ["up --quiet"]), ("", "1000.0", []), ("", "", []), ("autostart = false\n", "0.0.9", [])],
+)
+def test_a_server_of_an_older_version_is_replaced_when_a_session_starts(
+    session: Session, otlp: OtlpRecorder, config: str, version: str, wanted: list[str]
+) -> None:
+    configured(session, config)
+    (session.home / "server.json").write_text(json.dumps({"version": version, "ports": {"otlp_http": session.port}}))
+    started = session.scratch / "started"
+    stand_in(session, f"echo \"$@\" >>'{started}'\n")
+    session.start()
+    session.start("compact")
+    assert lines_of(started, 1) == wanted
+
+
 class Store:
     """Answers a query as the ClickHouse interface does, after a while."""
 

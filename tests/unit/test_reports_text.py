@@ -213,6 +213,7 @@ def stub() -> Iterator[tuple[list, str]]:
         (500, "Code: 241. DB::Exception: Query memory limit exceeded. (MEMORY_LIMIT_EXCEEDED)", 241, "query_memory_mib"),
         (403, "Code: 516. DB::Exception: telemetry_reader: Authentication failed. (AUTHENTICATION_FAILED)", 516, "another installation"),
         (404, "Code: 60. DB::Exception: Table telemetry.x does not exist. (UNKNOWN_TABLE)", 60, "newest shape"),
+        (404, "Code: 46. DB::Exception: Function with name `telemetry_since` does not exist. (UNKNOWN_FUNCTION)", 46, "sp-telemetry up"),
         (500, "Code: 164. DB::Exception: Cannot execute query in readonly mode. (READONLY)", 164, "only read"),
         (400, "Code: 62. DB::Exception: Syntax error: failed at position 8. (SYNTAX_ERROR)", 62, "failed at position 8"),
         (400, f"Code: 73. DB::Exception: Code: 73. DB::Exception: No format x.{' (UNKNOWN_FORMAT) (version 26.9).' * 2}", 73,

@@ -7,7 +7,8 @@ import argparse
 from sp_telemetry.home import Home
 from sp_telemetry.setup import service
 
-HELP = "Start the server in the background, by the setting `backend` ours or Docker Compose's, and wait until it is ready."
+HELP = """Start the server in the background, by the setting `backend` ours or Docker Compose's, and wait until it is ready. One that runs
+an older version is replaced."""
 EPILOG = """\
 examples:
   sp-telemetry up

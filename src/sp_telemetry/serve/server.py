@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from aiohttp import web
 
-from sp_telemetry import __version__
+from sp_telemetry import __version__, resources
 from sp_telemetry.errors import QueryFailed, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import READER, WRITER, Home
 from sp_telemetry.privacy import own, sql
@@ -133,7 +133,8 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.push_async_callback(presence.close)
         await presence.start()
 
-        state = {"pid": os.getpid(), "version": __version__, "started_at": time.time(), "bind": settings.bind, "ports": ports}
+        state = {"pid": os.getpid(), "version": __version__, "build": resources.build(), "started_at": time.time()}
+        state |= {"bind": settings.bind, "ports": ports}
         home.write_atomically(home.server_file, json.dumps(state))
         stack.callback(home.server_file.unlink, missing_ok=True)
         laps.done("presence")

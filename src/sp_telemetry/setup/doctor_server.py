@@ -45,6 +45,10 @@ def server(patient: Patient) -> list[Finding]:
     composed = running.backend == service.COMPOSE
     queue = doctor_collector.queue(doctor_collector.figures(running.address, running.ports["metrics"])) if composed else []
     found = [Finding(OK, "server", "server", what, facts=facts), *queue]
+    if running.is_outdated:
+        what = "The server runs an older version of sp-telemetry than this command, and has its store in that version's shape."
+        why = "Reports may ask for what is not there, and what was mended since is not."
+        found.append(Finding(WARNING, "server", "server-outdated", what, why, "sp-telemetry up", {"version": running.version}))
     moved = [name for name in listeners.OF_BACKEND[running.backend] if settings.values[f"{name}_port"] not in (0, running.ports[name])]
     if moved:
         what = f"The server listens on other ports than the settings say: {', '.join(moved)}."

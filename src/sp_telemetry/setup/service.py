@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sp_telemetry import __version__, resources
 from sp_telemetry.errors import ServerUnreachable, SpTelemetryError, StoreBusy, UsageError
 from sp_telemetry.home import Home
 from sp_telemetry.settings import Settings, reached_at
@@ -52,6 +54,7 @@ class Running:
     version: str
     health: dict[str, Any]
     backend: str = EMBEDDED
+    build: str = ""
 
     @property
     def address(self) -> str:
@@ -61,6 +64,15 @@ class Running:
     @property
     def who(self) -> str:
         return f"pid {self.pid}, version {self.version}" if self.backend == EMBEDDED else f"Compose: {self.version}"
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether it runs other sources than ours, and not those of a later version: who updates the plugin has the old server still."""
+        return self.backend == EMBEDDED and self.build != resources.build() and _numbers(self.version) <= _numbers(__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def backend(home: Home, environ: Mapping[str, str] = os.environ) -> str:
@@ -117,7 +129,8 @@ def running(home: Home) -> Running | None:
             f"The server (pid {state['pid']}) does not answer at {url}: {error}.",
             "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why.",
         ) from None
-    return Running(health=health, **{name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")})
+    told = {name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")}
+    return Running(health=health, build=state.get("build", ""), **told)
 
 
 def settled(home: Home) -> Running | None:
@@ -128,15 +141,19 @@ def settled(home: Home) -> Running | None:
 
 
 def up(home: Home, environ: Mapping[str, str] = os.environ) -> tuple[Running, bool]:
-    """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now)."""
+    """Start the server of `home` unless it runs, and wait until it is ready: (it, whether it was started now). One of an older version
+    is ended first."""
     if backend(home, environ) == COMPOSE:
         started = compose.up(home, environ)
         return Running(backend=COMPOSE, **(compose.state(home) or {})), started
     need_engine()
     if is_held(home):
         found = _wait_ready(home, None)
-        if found:
+        if found and not found.is_outdated:
             return found, False
+        if found:
+            _end(home, found.pid)
+            return up(home, environ)  # somebody else may have seen it too, and have started another one by now
     home.make()
     home.server_file.unlink(missing_ok=True)
     with open(home.logs / "server.err", "ab") as errors:
@@ -167,15 +184,23 @@ def down(home: Home) -> bool:
         if time.monotonic() > deadline:
             raise SpTelemetryError(f"Nobody says who holds {home.path / 'server.lock'}.")
         time.sleep(POLL_S)
-    with contextlib.suppress(ProcessLookupError):  # it ended by itself
-        os.kill(pid, signal.SIGTERM)
-    while is_held(home):
+    _end(home, pid)
+    return True
+
+
+def _end(home: Home, pid: int) -> None:
+    """Stop the server that is process `pid`, and no other that holds the home by now."""
+    deadline = time.monotonic() + STOP_S
+    lock = home.path / "server.lock"
+    if lock.read_text() == str(pid):
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, signal.SIGTERM)
+    while is_held(home) and lock.read_text() == str(pid):
         if time.monotonic() > deadline:
             raise SpTelemetryError(
                 f"Process {pid} did not end within {STOP_S} s.", f"`kill -9 {pid}` ends it; what it acknowledged is safe."
             )
         time.sleep(POLL_S)
-    return True
 
 
 def tail(home: Home, lines: int) -> list[str]:

@@ -183,7 +183,7 @@ def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
         hint = _narrow(_LIMITS[number])
     elif number in _CREDENTIALS:
         hint = "The store does not accept this installation's telemetry_reader. Does another installation's server answer at this address?"
-    elif number in (60, 81):
+    elif number in (60, 81) or (number == 46 and "`telemetry_" in message):  # a function of ours
         hint = "Is this store one of sp-telemetry's, and of this version? `sp-telemetry up` brings its own to the newest shape."
     elif number == 73:
         hint = "Formats are table, json, csv, markdown, tsv, and ClickHouse's own by their names: TSVWithNames, JSONEachRow, Vertical, …"

@@ -29,17 +29,21 @@ WITH
         SELECT
             session_id AS told_session,
             groupUniqArray(prompt_id) AS prompts,
-            groupArrayIf((before_at, timestamp), number != before + 1 AND number != 0) AS gaps
+            groupUniqArray(request_id) AS requests_named, -- by tools, say, that ran before the answer was whole
+            groupArrayIf((before_at, timestamp), number != before + 1 AND number != 0) AS gaps,
+            groupArrayIf((timestamp, after_at), after <= number) AS ends -- of its processes: the last event, the first of the next one
         FROM
         (
             SELECT
-                session_id, prompt_id, timestamp, toInt64(assumeNotNull(event_sequence)) AS number,
+                session_id, prompt_id, request_id, timestamp, toInt64(assumeNotNull(event_sequence)) AS number,
                 lagInFrame(number, 1, toInt64(-1)) OVER w AS before,
-                lagInFrame(timestamp, 1, toDateTime64(0, 9, 'UTC')) OVER w AS before_at
+                lagInFrame(timestamp, 1, toDateTime64(0, 9, 'UTC')) OVER w AS before_at,
+                leadInFrame(number, 1, toInt64(-1)) OVER w AS after,
+                leadInFrame(timestamp, 1, toDateTime64('2200-01-01 00:00:00', 9, 'UTC')) OVER w AS after_at
             FROM telemetry.telemetry_events FINAL
             WHERE session_id IN (SELECT session_id FROM found WHERE side = 'transcript') AND event_sequence IS NOT NULL AND source = 'otlp'
               AND timestamp >= since - INTERVAL 7 DAY
-            WINDOW w AS (PARTITION BY session_id ORDER BY timestamp, event_sequence ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+            WINDOW w AS (PARTITION BY session_id ORDER BY timestamp, event_sequence ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)
         )
         GROUP BY session_id
     ),
@@ -92,7 +96,10 @@ WITH
                     notEmpty(runs) AND f.first_at >= runs[1].1 AND NOT arrayExists(run -> run.1 <= f.first_at AND run.2 >= f.first_at + INTERVAL 10 SECOND, runs), 'server down then',
                     arrayExists(gap -> gap.1 - INTERVAL 1 SECOND <= f.first_at AND f.first_at <= gap.2 + INTERVAL 1 SECOND, told.gaps), 'sequence gap',
                     NOT has(told.prompts, f.prompt_id) OR empty(runs) OR f.first_at < runs[1].1, 'telemetry off then',
+                    -- Claude Code tells of a request when its answer is whole, and not if it is broken off before
+                    mark = 'unfinished' OR f.request_id != '' AND has(told.requests_named, f.request_id), 'interrupted',
                     has(splitByChar(',', {flawed:String}), version), 'version known to misreport',
+                    arrayExists(end -> end.1 <= f.first_at AND f.first_at < end.2, told.ends), 'last events lost',
                     'unknown'),
                 multiIf(
                     NOT (query_source IN ('', 'sdk', 'main', 'subagent') OR startsWith(query_source, 'repl_main_thread') OR startsWith(query_source, 'agent:')), 'auxiliary',

@@ -127,7 +127,7 @@ def test_server_down(running, configuration, of):
     _, found = reasons(running, configuration, session)
     assert found["both"] == Counter({"": 2})
     # the third is from 30 s before the end: its event was lost in another way
-    assert found["transcript"] == Counter({"server down then": 5, "unknown": 1})
+    assert found["transcript"] == Counter({"server down then": 5, "last events lost": 1})
 
 
 def test_a_gap_in_the_numbers(running, configuration, of):
@@ -192,8 +192,34 @@ def test_what_has_not_changed_is_not_matched_again(running, configuration, of):
 def test_a_version_that_is_known_to_lose_events(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 4)
     session.requests[3].in_telemetry = False  # the last: no number tells of it
-    assert reasons(running, configuration, session)[1]["transcript"] == Counter(unknown=1)
+    assert reasons(running, configuration, session)[1]["transcript"] == Counter({"last events lost": 1})
     assert reasons(running, configuration, session, loses=True)[1]["transcript"] == Counter({"version known to misreport": 1})
+
+
+def test_an_answer_that_was_broken_off_is_told_by_no_event(running, configuration, of):
+    """Seen on both versions: somebody interrupts an answer, and its line is left without an end; or the budget is spent with it, and of
+    the last request only the decision about its tool is told."""
+    session = made(of, NOW - 5 * DAY, 4)
+    broken, spent = session.requests[1], session.requests[3]
+    broken.in_telemetry = spent.in_telemetry = False
+    session.requests[2].number, spent.number = 1, 3  # what is not told has no number
+    lines = session.transcript()
+    lines[3]["message"]["stop_reason"] = None
+    configuration.session(of, lines)
+    tool = {"name": "tool_decision", "time_ns": int(spent.at * 1e9) + 1, "event.sequence": 2, "session.id": of}
+    store(running, [*session.events(), tool | {"request_id": f"req_{spent.name:0>12}"}])
+    for loses in (False, True):
+        done = performed(running, configuration, session=of, loses=loses)
+        assert sets(done, of)["transcript"] == Counter({(of, "interrupted"): 2})
+    assert (done.missing, done.clean) == (2, False)  # they were billed, and backfill fills in what is known of them
+
+
+def test_what_a_killed_client_had_not_sent_is_told_by_the_events_before_it(running, configuration, of):
+    """Its last events are lost; the next process of the session begins with 0 again."""
+    session = made(of, NOW - 5 * DAY, 5)
+    session.requests[2].in_telemetry = False
+    session.requests[3].number, session.requests[4].number = 0, 1
+    assert reasons(running, configuration, session)[1]["transcript"] == Counter({"last events lost": 1})
 
 
 def test_what_is_young_is_under_way(running, configuration, of):

@@ -16,6 +16,8 @@ WHY = {
     "telemetry off then": "no event of that prompt arrived, and the server ran, or there was none yet",
     "server down then": "the server did not run",
     "sequence gap": "events are missing between those that arrived",
+    "interrupted": "the answer was broken off, or Claude Code ended, before it told of it",
+    "last events lost": "nothing of that run of Claude Code arrived after it: killed, say",
     "version known to misreport": "that version of Claude Code is known to lose events",
     "not yet exported": "less than a minute old",
     "not yet written": "less than a minute old",

@@ -14,7 +14,7 @@ import os
 import sys
 
 from sp_telemetry import __version__
-from sp_telemetry.errors import SpTelemetryError
+from sp_telemetry.errors import SpTelemetryError, UsageError
 
 #: command, which is its module's name, -> one line of help: kept here so that `--help` imports nothing
 COMMANDS = {
@@ -57,6 +57,10 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return namespace, unknown
+
+    def error(self, message):
+        """Raises it, with what stands before it on a terminal as its hint."""
+        raise UsageError(message, f"{self.format_usage()}{self.prog}: error:")
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
@@ -108,17 +112,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    args = _parser(command).parse_args(arguments)
+    try:
+        args = _parser(command).parse_args(arguments)
+    except UsageError as error:  # argparse's
+        if "--json" in arguments:
+            _tell_program(error, f"`sp-telemetry {command} --help` says what there is." if command in COMMANDS else "")
+        else:
+            print(f"{error.hint} {error}", file=sys.stderr)
+        return error.exit_code
     try:
         return args.run(args) or 0
     except SpTelemetryError as error:
         if getattr(args, "json", False) or str(getattr(args, "format", "")).lower() == "json":
-            import json
-
-            print(json.dumps({"ok": False, "error": str(error), "hint": error.hint}))
+            _tell_program(error, error.hint)
         else:
             print(f"sp-telemetry: {error}" + (f"\n{error.hint}" if error.hint else ""), file=sys.stderr)
         return error.exit_code
+
+
+def _tell_program(error: SpTelemetryError, hint: str) -> None:
+    import json
+
+    print(json.dumps({"ok": False, "error": str(error), "hint": hint}))
 
 
 def _open_streams() -> None:

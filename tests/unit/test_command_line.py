@@ -88,6 +88,14 @@ def test_a_port_that_is_no_number(tmp_path: Path, port: str) -> None:
     assert done.returncode == 2 and "expected a name and a number, as in metrics=18888" in done.stderr
 
 
+@pytest.mark.parametrize("lines", [0, 1, 2**31, 10**20])
+def test_any_number_of_lines_of_the_log(tmp_path: Path, lines: int) -> None:
+    (tmp_path / "home" / "logs").mkdir(parents=True)
+    (tmp_path / "home" / "logs" / "server.log").write_text("one\ntwo\n")
+    done = run(tmp_path / "home", "logs", "--lines", str(lines))
+    assert (done.returncode, done.stdout, done.stderr) == (0, {0: "", 1: "two\n"}.get(lines, "one\ntwo\n"), "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a directory in use can't be removed")
 @pytest.mark.parametrize("words", [["doctor"], ["setup", "--dry-run"], ["context"]], ids=" ".join)
 def test_a_directory_that_is_gone(tmp_path: Path, words: list[str]) -> None:

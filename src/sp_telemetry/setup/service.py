@@ -211,7 +211,7 @@ def tail(home: Home, lines: int) -> list[str]:
     for name in ("server.log", "server.err"):
         try:
             with open(home.logs / name, errors="replace") as log:
-                found.extend(line.rstrip("\n") for line in deque(log, lines))
+                found.extend(line.rstrip("\n") for line in deque(log, min(lines, sys.maxsize)))
         except FileNotFoundError:
             pass
     return found[-lines:]

@@ -38,6 +38,8 @@ class Setting:
         """`value` as this setting's type, or UsageError that names where it came from."""
         kind = type(self.default)
         try:
+            if kind is int and isinstance(value, bool | float):  # of TOML; int() takes both for 1
+                raise TypeError
             if kind is bool and isinstance(value, str):
                 parsed: Any = {"1": True, "true": True, "yes": True, "on": True}.get(value.lower())
                 if parsed is None:
@@ -125,7 +127,7 @@ class Settings:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        stored = tomllib.loads(file.read_text())
+        stored = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:  # of TOML or of UTF-8
@@ -143,10 +145,14 @@ def reached_at(bind: str) -> str:
 
 
 def default_home(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
-    """The directory that holds everything of an installation: `SP_TELEMETRY_HOME`, else the platform's place for it."""
-    if environ.get("SP_TELEMETRY_HOME"):
-        return Path(environ["SP_TELEMETRY_HOME"]).expanduser().absolute()
-    user = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+    """The directory that holds everything of an installation: `SP_TELEMETRY_HOME`, else the platform's place for it. Raises UsageError
+    where there is none."""
+    try:
+        if environ.get("SP_TELEMETRY_HOME"):
+            return Path(environ["SP_TELEMETRY_HOME"]).expanduser().absolute()
+        user = Path(environ.get("HOME") or environ.get("USERPROFILE") or Path.home())
+    except RuntimeError:  # ~name of nobody; a user whom the system does not know, as in containers
+        raise UsageError("The home directory can't be told.", "Name a directory in SP_TELEMETRY_HOME, with its whole path.") from None
     if platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or user / "AppData" / "Local") / "sp-telemetry"
     if platform == "darwin":

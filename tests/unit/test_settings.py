@@ -56,6 +56,13 @@ def test_only_an_ipv4_address_can_be_listened_on(tmp_path, text):
     assert Settings.load(tmp_path, {"SP_TELEMETRY_BIND": "198.51.100.7"}).bind == "198.51.100.7"
 
 
+@pytest.mark.parametrize("value", ["1.5", "true", "[1]"])
+def test_a_number_in_the_file_is_a_whole_one(tmp_path, value):
+    (tmp_path / "config.toml").write_text(f"health_port = {value}\n")
+    with pytest.raises(UsageError, match=r"config\.toml: health_port is .*; expected int\."):
+        Settings.load(tmp_path, {})
+
+
 def test_a_choice_that_is_none(tmp_path):
     setting = Setting("level", "strict", "how strict", ("strict", "full"))
     assert setting.read("full", "here") == "full"
@@ -94,3 +101,11 @@ def test_an_unknown_attribute_is_an_attribute_error(tmp_path):
 )
 def test_the_home_follows_the_platform(environ, platform, wanted):
     assert default_home(environ, platform) == Path(wanted)
+
+
+def test_no_home_that_can_be_told(monkeypatch):
+    with pytest.raises(UsageError, match="The home directory can't be told"):
+        default_home({"SP_TELEMETRY_HOME": "~no-such-person/telemetry"}, "linux")
+    monkeypatch.setattr(Path, "home", lambda: Path("~no-such-person").expanduser())  # as where the system has no entry for the user
+    with pytest.raises(UsageError, match="The home directory can't be told"):
+        default_home({}, "linux")

@@ -249,10 +249,12 @@ def test_nobody_at_the_address() -> None:
     assert "sp-telemetry up" in failure.value.hint
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "http:///path", "http://h:99999", "http://h:x", "http://[::1", "http://h/a b"])
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://", "http:///path", "http://h:99999", "http://h:0", "http://h:x", "http://[::1", "http://h/a b"]
+)
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(UsageError, match="url is"):
-        Client(url, "u", "p")
+        Client(url, "u", "p", local=False)
 
 
 def test_what_is_no_utf_8_is_not_asked() -> None:

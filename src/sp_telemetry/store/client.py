@@ -63,14 +63,15 @@ class Client:
     ) -> None:
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
-            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and len(url.split()) == 1
+            known = parts.scheme in ("http", "https") and parts.hostname and (parts.port != 0 or local) and len(url.split()) == 1
         except ValueError:  # of a port that is none, of brackets
             known = False
         if not known:
             raise UsageError(f"url is {url!r}; expected an address like http://127.0.0.1:8123.")
         self._secure = parts.scheme == "https"
         self._host, self._path = parts.hostname, parts.path or "/"
-        self._port = parts.port or (8443 if self._secure else 8123)
+        # 0: our own server takes a free port at its start, and none runs that could tell which; so nobody answers
+        self._port = parts.port if parts.port is not None else 8443 if self._secure else 8123
         self._user = unquote(parts.username) if parts.username else user
         self._password = unquote(parts.password) if parts.password else password
         self._timeout_s, self._local, self._database = timeout_s, local, database

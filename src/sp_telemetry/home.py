@@ -82,7 +82,7 @@ class Home:
         """
         file = self.path / "secrets" / name
         try:
-            return file.read_text().strip()
+            return file.read_text("utf-8").strip()
         except FileNotFoundError:
             self.make()
         import secrets  # OpenSSL comes with it: a fifth of what a report's own imports cost
@@ -95,12 +95,12 @@ class Home:
             pass
         finally:
             draft.unlink(missing_ok=True)
-        return file.read_text().strip()
+        return file.read_text("utf-8").strip()
 
     def server(self) -> dict[str, Any] | None:
         """What `server_file` says, or None without one. The process may be gone: see `setup.service`."""
         try:
-            return json.loads(self.server_file.read_text())
+            return json.loads(self.server_file.read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return None
 
@@ -117,7 +117,7 @@ class Home:
 
 def _write_out(file: Path, text: str, mode: int) -> None:
     """Into `file`, and onto the disk."""
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as out:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())

@@ -83,6 +83,15 @@ def test_status_for_people_and_for_machines(running):
     assert str(running.ports["otlp_http"]) in text and "stored" in text
 
 
+@pytest.mark.parametrize("shape", ["json", "csv"])
+def test_what_programs_read_is_utf_8_whatever_the_terminal_shows(running, shape):
+    told = {"session.id": "00000000-0000-0000-0000-00000000000b", "cost_usd": 0.5, "enduser.id": "Zoë 📚"}
+    running.stored("logs", as_protobuf(log_request([{"name": "api_request", "time_ns": time.time_ns(), **told}])))
+    in_ascii = Server(running.home.path, PYTHONIOENCODING="ascii")
+    assert "Zoë 📚" in in_ascii.command("report", "cost", "--by", "user", "--format", shape).stdout
+    assert "Zo? ?" in in_ascii.command("report", "cost", "--by", "user").stdout
+
+
 def test_logs_show_what_the_server_did(running):
     answer = running.command("logs", "--lines", "5")
     assert answer.returncode == 0 and f"serving {running.home.path}" in answer.stdout

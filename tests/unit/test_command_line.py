@@ -49,6 +49,16 @@ def test_a_character_that_the_terminal_lacks_is_a_question_mark(tmp_path: Path) 
     assert done.returncode == 0 and "branch          ?" in done.stdout and done.stderr == ""
 
 
+def test_files_are_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    """Else no query with a letter of its own in its comments could be read, and names in config.toml became others."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text('timezone = "Zürich"\n', "utf-8")
+    environ = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"}
+    assert "The setting timezone is 'Zürich'" in run(tmp_path / "home", "report", "cost", environ=environ).stderr
+    done = run(tmp_path / "home", "report", "cost", "--tz", "UTC", environ={**environ, "SP_TELEMETRY_CLICKHOUSE_PORT": "1"})
+    assert done.returncode == 3 and "Nobody answers" in done.stderr
+
+
 def test_what_a_command_does_not_know_is_said_with_what_it_knows(tmp_path: Path) -> None:
     done = run(tmp_path / "home", "report", "cost", "--bye", "day")
     assert done.returncode == 2 and "--by NAME" in done.stderr
@@ -80,6 +90,13 @@ def test_programs_that_ask_for_json_get_errors_so(tmp_path: Path, words: list[st
     told = json.loads(done.stdout)
     assert done.returncode == code and done.stderr == ""
     assert told["ok"] is False and told["error"] and set(told) == {"ok", "error", "hint"}
+
+
+@pytest.mark.parametrize("words", [["report", "cost"], ["sql", "SELECT 1"], ["backfill"]], ids=" ".join)
+def test_nobody_answers_where_the_port_is_any_and_no_server_runs(tmp_path: Path, words: list[str]) -> None:
+    done = run(tmp_path / "home", *words, environ={"SP_TELEMETRY_CLICKHOUSE_PORT": "0"})
+    told = "sp-telemetry: Nobody answers at http://127.0.0.1:0 (Connection refused).\n`sp-telemetry up` starts the server.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", told)
 
 
 @pytest.mark.parametrize("port", ["metrics=\u00b2", "metrics=", "metrics=" + "9" * 5000, "metrics"], ids=["power", "none", "long", "name"])

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             print(text, end="")
             return examination.exit_code
         try:
-            Path(args.bundle).write_text(text)
+            Path(args.bundle).write_text(text, "utf-8")
         except OSError as error:
             raise UsageError(f"--bundle: {args.bundle} can't be written: {error.strerror}.") from None
         print(f"Written to {args.bundle}. Look at it before you pass it on.", file=sys.stderr)

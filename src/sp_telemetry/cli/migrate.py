@@ -47,6 +47,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(file: str) -> str:
     try:
-        return Path(file).read_text().strip()
+        return Path(file).read_text("utf-8").strip()
     except OSError as error:
         raise UsageError(f"{file} can't be read: {error.strerror}.") from None

@@ -79,7 +79,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         given = {"width": _columns()} if args.format == "text" else {}
         out = render.FORMATS[args.format](result, **given)
-    sys.stdout.write(out)
+    if args.format in ("json", "csv"):  # for programs: UTF-8 whatever the terminal shows, as of `sql`; no name loses a letter
+        sys.stdout.buffer.write(out.encode())
+    else:
+        sys.stdout.write(out)
     return 0
 
 

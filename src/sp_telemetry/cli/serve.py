@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     handler: logging.Handler = logging.StreamHandler()
     home = Home.open().make()
     if args.log_file:
-        handler = logging.handlers.RotatingFileHandler(args.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES)
+        handler = logging.handlers.RotatingFileHandler(args.log_file, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[handler])
     asyncio.run(serve(home, home.settings()))
     return 0

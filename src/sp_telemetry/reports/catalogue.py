@@ -46,7 +46,7 @@ class Report:
 
 def query(file: str) -> str:
     """The text of a shipped query."""
-    return resources.path(f"telemetry-server/queries/{file}").read_text()
+    return resources.path(f"telemetry-server/queries/{file}").read_text("utf-8")
 
 
 REPORTS = {

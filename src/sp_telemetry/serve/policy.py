@@ -166,7 +166,7 @@ class PolicyKeeper:
         request = self._home.path / REQUEST
         try:
             if (asked := _time(request)) != self._answered:  # else it is there only because it could not be taken away
-                self._do(policy, request.read_text().strip())
+                self._do(policy, request.read_text("utf-8").strip())
                 self._answered = asked
         except Exception as error:
             found = trouble.of_error(error)

@@ -51,7 +51,7 @@ def _listening_inodes(port: int) -> set[str]:
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
-            lines = Path(table).read_text().splitlines()[1:]
+            lines = Path(table).read_text("utf-8").splitlines()[1:]
         except OSError:
             continue
         for line in lines:

@@ -129,7 +129,7 @@ def apply(home: Home, path: Path, wanted: Mapping[str, str | None]) -> bool:
 def note(home: Home) -> Note | None:
     """What a set-up of this home changed, None where there was none or it was undone."""
     try:
-        values = json.loads((home.path / "backups" / "claude-settings.note").read_text())
+        values = json.loads((home.path / "backups" / "claude-settings.note").read_text("utf-8"))
         return Note(**{**values, "variables": {name: tuple(pair) for name, pair in values["variables"].items()}})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -126,13 +126,13 @@ def prepare(home: Home, settings: Settings) -> None:
     home.make()
     for name in (WRITER, READER, SALT):
         home.secret(name)
-    texts = {name: resources.path(f"telemetry-server/{name}").read_text() for name in SHIPPED}
+    texts = {name: resources.path(f"telemetry-server/{name}").read_text("utf-8") for name in SHIPPED}
     texts["privacy.yaml"] = collector.render(own.read(home.path / own.NAME).policy(settings.privacy_level))
     place = folder(home)
     place.mkdir(mode=0o700, exist_ok=True)
     for name, text in texts.items():
         file = place / name
-        if not file.exists() or file.read_text() != text:
+        if not file.exists() or file.read_text("utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             home.write_atomically(file, text, mode=0o644)  # containers read them as users of their own; the home keeps others out
     of_clickhouse = {name: text for name, text in texts.items() if name.startswith("clickhouse/")}
@@ -145,7 +145,7 @@ def prepare(home: Home, settings: Settings) -> None:
         "COLLECTOR_CONFIGURATION": _checksum(of_collector),
     }
     mine |= {name: str(settings.values[setting]) for name, setting in PORTS.items()}
-    present = (place / ".env").read_text() if (place / ".env").exists() else ""
+    present = (place / ".env").read_text("utf-8") if (place / ".env").exists() else ""
     text = env_file.merged(texts[".env.template"], present, mine)
     if text != present:
         home.write_atomically(place / ".env", text)
@@ -158,7 +158,7 @@ def _checksum(texts: Mapping[str, str]) -> str:
 def read_env(home: Home) -> dict[str, str]:
     """What .env says; nothing where there is none."""
     file = folder(home) / ".env"
-    return env_file.values(file.read_text()) if file.exists() else {}
+    return env_file.values(file.read_text("utf-8")) if file.exists() else {}
 
 
 def migrate(home: Home, settings: Settings) -> list[str]:
@@ -249,7 +249,7 @@ def _compose(home: Home, *arguments: str, timeout: float = COMMAND_S) -> subproc
 
 def _run(command: list[str], where: Path | None, timeout: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
     # What .env says counts: nothing of the same name in the shell.
-    told = env_file.values(resources.path("telemetry-server/.env.template").read_text())
+    told = env_file.values(resources.path("telemetry-server/.env.template").read_text("utf-8"))
     environ = {name: value for name, value in os.environ.items() if name not in told and not name.startswith("COMPOSE_")}
     try:
         return subprocess.run(command, cwd=where, env=environ, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)

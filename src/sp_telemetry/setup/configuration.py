@@ -19,7 +19,7 @@ def save(home: Home, values: Mapping[str, str | int | bool]) -> bool:
     aside = home.path / ASIDE
     if not file.exists() and aside.exists():
         aside.replace(file)
-    text = file.read_text() if file.exists() else None
+    text = file.read_text("utf-8") if file.exists() else None
     new = changed(text if text is not None else HEADER, values)
     if new == text:
         return False

@@ -27,7 +27,7 @@ _HEADING = re.compile(r"^-- (\w+) (may not|may)(, server)?$", re.M)
 
 def statements() -> Iterator[tuple[str, bool, bool, str]]:
     """(user, whether it may, whether only a server knows it, the statement)."""
-    text = resources.path("telemetry-server/clickhouse/access.sql").read_text()
+    text = resources.path("telemetry-server/clickhouse/access.sql").read_text("utf-8")
     pieces = _HEADING.split(text)[1:]
     for user, may, only_server, body in zip(*(pieces[number::4] for number in range(4)), strict=True):
         for statement in schema.statements(body):

@@ -52,7 +52,7 @@ def look(patient: Patient) -> list[Finding]:
 def stored(patient: Patient) -> list[Finding]:
     """Whether stored rows are being brought down to the policy, wait for it, or were left in the midst of it."""
     try:
-        asked = (patient.home.path / REQUEST).read_text().strip()
+        asked = (patient.home.path / REQUEST).read_text("utf-8").strip()
     except FileNotFoundError:
         return _left(patient)
     why = "Until it is done the store may hold what the policy would not keep."

@@ -31,7 +31,7 @@ class Recording:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        return json.loads((self.folder / "recording.json").read_text())
+        return json.loads((self.folder / "recording.json").read_text("utf-8"))
 
     @property
     def sessions(self) -> list[str]:

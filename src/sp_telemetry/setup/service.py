@@ -178,7 +178,7 @@ def down(home: Home) -> bool:
     if not is_held(home):
         return False
     deadline = time.monotonic() + STOP_S
-    while not (pid := int((home.path / "server.lock").read_text() or 0)):  # it has taken the lock and not yet said who it is
+    while not (pid := int((home.path / "server.lock").read_text("utf-8") or 0)):  # it has taken the lock and not yet said who it is
         if not is_held(home):
             return True
         if time.monotonic() > deadline:
@@ -210,7 +210,7 @@ def tail(home: Home, lines: int) -> list[str]:
     found: list[str] = []
     for name in ("server.log", "server.err"):
         try:
-            with open(home.logs / name, errors="replace") as log:
+            with open(home.logs / name, encoding="utf-8", errors="replace") as log:
                 found.extend(line.rstrip("\n") for line in deque(log, min(lines, sys.maxsize)))
         except FileNotFoundError:
             pass
@@ -219,7 +219,7 @@ def tail(home: Home, lines: int) -> list[str]:
 
 def _not_started(home: Home, code: int, said_before: int) -> SpTelemetryError:
     """The last that it said in this start, in a sentence, and where the whole is."""
-    with open(home.logs / "server.err", errors="replace") as errors:
+    with open(home.logs / "server.err", encoding="utf-8", errors="replace") as errors:
         errors.seek(said_before)
         lines = [line.strip() for line in errors if line.strip()]
     ours = [number for number, line in enumerate(lines) if line.startswith(OURS)]

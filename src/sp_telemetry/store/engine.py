@@ -192,9 +192,9 @@ _BACKUPS = """<storage_configuration><disks><backups><type>local</type><path>{}/
 def _write_configuration(folder: Path, backups: Path | None) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     users, config = folder.absolute() / "users.xml", folder.absolute() / "config.xml"
-    users.write_text(_USERS)
+    users.write_text(_USERS, "utf-8")
     allowed = _BACKUPS.format(escape(str(backups.absolute()))) if backups else ""
-    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{QUIET}{MERGES}{allowed}</clickhouse>\n")
+    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{QUIET}{MERGES}{allowed}</clickhouse>\n", "utf-8")
     return str(config)
 
 

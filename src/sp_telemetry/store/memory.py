@@ -23,5 +23,5 @@ def release(handle: Handle) -> None:
     with contextlib.suppress(OSError, AttributeError):
         advise = ctypes.CDLL(None).madvise
         advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        for start, end in _TEXT.findall(Path("/proc/self/maps").read_text()):  # text is never written to: nothing can be lost
+        for start, end in _TEXT.findall(Path("/proc/self/maps").read_text("utf-8")):  # text is never written to: nothing can be lost
             advise(int(start, 16), int(end, 16) - int(start, 16), MADV_DONTNEED)

@@ -90,7 +90,7 @@ def views() -> dict[str, View]:
     head = re.compile(r"CREATE MATERIALIZED VIEW(?: IF NOT EXISTS)? telemetry\.(\w+) TO telemetry\.(\w+) AS\s+(.*)", re.DOTALL)
     found = {}
     for file in sorted((folder() / "views").glob("*.sql")):
-        for statement in statements(file.read_text()):
+        for statement in statements(file.read_text("utf-8")):
             if match := head.match(statement):
                 name, target, select = match.groups()
                 if source := re.search(r"\bFROM telemetry\.((?:otel|otlp|typed)_\w+)", select):

@@ -100,7 +100,7 @@ def own_file(home: Path, named: str) -> Path | None:
 
 
 def _shipped() -> str:
-    return resources.path("telemetry-server/prices/anthropic.csv").read_text()
+    return resources.path("telemetry-server/prices/anthropic.csv").read_text("utf-8")
 
 
 def _checksum(shipped: str, own: str) -> str:
@@ -111,7 +111,7 @@ def _own_text(own: Path | None) -> str:
     if own is None:
         return ""
     try:
-        return own.read_text()
+        return own.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{own} can't be read: {error}.", "Mend it, or name another file in the setting `prices`.") from None
 

@@ -49,7 +49,7 @@ def statements(text: str) -> Iterator[str]:
 @cache
 def shipped(file: str) -> tuple[str, ...]:
     """The statements of a file in telemetry-server/."""
-    return tuple(statements(resources.path(f"telemetry-server/{file}").read_text()))
+    return tuple(statements(resources.path(f"telemetry-server/{file}").read_text("utf-8")))
 
 
 def only(statement: str, **parts: bool) -> str:
@@ -81,7 +81,7 @@ def migrate(runner: Runner, up_to: str | None = None, privacy: str = "", salt: s
     applied: list[str] = []
     known = recorded(runner)
     for file in first:
-        text = file.read_text()
+        text = file.read_text("utf-8")
         checksum = hashlib.sha256(text.encode()).hexdigest()
         if file.name not in known:
             for statement in statements(text):
@@ -93,7 +93,7 @@ def migrate(runner: Runner, up_to: str | None = None, privacy: str = "", salt: s
                 f"{file.name} was changed after it had been applied to this store.", "Restore it, and add a new numbered file."
             )
         elif known.get("views") == RESTORED:
-            for statement in _in_the_background(text, [later.read_text() for later in first[first.index(file) :]]):
+            for statement in _in_the_background(text, [later.read_text("utf-8") for later in first[first.index(file) :]]):
                 runner.query(statement)  # where a part has it already the engine does nothing
         if file.name == up_to:
             return applied
@@ -127,7 +127,7 @@ def record_views(runner: Runner, privacy: str) -> None:
 
 def _views_text(privacy: str) -> str:
     files = sorted((folder() / "views").glob("*.sql"))
-    return "\n".join(privacy if privacy and file.name == "00_privacy.sql" else file.read_text() for file in files)
+    return "\n".join(privacy if privacy and file.name == "00_privacy.sql" else file.read_text("utf-8") for file in files)
 
 
 def recorded(runner: Runner) -> dict[str, str]:

@@ -69,7 +69,7 @@ def upkeep(retention_events_days: int) -> str:
         return _select(found[1], {name: value.replace("oldest_kept", kept) for name, value in values.items()})
 
     files = sorted(resources.path("telemetry-server/clickhouse/server").glob("*.sql"))
-    without_comments = (re.sub(r"^--.*\n", "", file.read_text(), flags=re.M) for file in files)
+    without_comments = (re.sub(r"^--.*\n", "", file.read_text("utf-8"), flags=re.M) for file in files)
     return "\n".join(_INCLUDED.sub(included, text) for text in without_comments)
 
 

@@ -178,7 +178,7 @@ def audit(
     def explained() -> list[dict[str, Any]]:
         versions = runner.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies", "TabSeparatedRaw").decode()
         flawed = ",".join(version for version in versions.splitlines() if loses(version))
-        sql = resources.path("telemetry-server/queries/audit.sql").read_text()
+        sql = resources.path("telemetry-server/queries/audit.sql").read_text("utf-8")
         asked_of_it = {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}
         return [_in_words(row) for row in client.query(sql, asked_of_it).records()]
 
@@ -236,7 +236,7 @@ def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], 
     The order of time tells of more gaps than coverage counts, which does without it for the sake of every report."""
 
     def ask(file: str, **more: Any) -> list[dict[str, Any]]:
-        return client.query(resources.path(f"telemetry-server/{file}").read_text(), {**asked, **more}).records()
+        return client.query(resources.path(f"telemetry-server/{file}").read_text("utf-8"), {**asked, **more}).records()
 
     [coverage] = ask("queries/coverage.sql", user="", chapter="", feature="")
     [again] = ask("transcripts/replays.sql")

@@ -109,8 +109,8 @@ def test_the_zone_of_the_machine_is_a_name(tmp_path: Path) -> None:
 
 
 def test_little_money_is_not_nothing() -> None:
-    assert [money(each) for each in (0, 1.234, 1234.5, 0.5, 0.0042, 0.00001, 0.999)] == [
-        "$0.00", "$1.23", "$1,234.50", "$0.50", "$0.0042", "<$0.0001", "$1.00",
+    assert [money(each) for each in (0, 1.234, 1234.5, 0.5, 0.0042, 0.00001, 0.999, -25.954, -0.00001)] == [
+        "$0.00", "$1.23", "$1,234.50", "$0.50", "$0.0042", "<$0.0001", "$1.00", "-$25.95", "<$0.0001",
     ]  # fmt: skip
     assert [plain(each, "ratio") for each in (0, 0.004, 0.126, 0.999, 1)] == ["0%", "<1%", "13%", "99%", "100%"]
     assert [span(each) for each in (12, 1500, 90_000, 7_500_000)] == ["12 ms", "1.5 s", "1 min", "2 h 05"]
@@ -164,6 +164,18 @@ def test_a_table_fits_its_width_whatever_is_in_it(report: str, names: tuple[str,
     by = ",".join(REPORTS[report].groupings[:count])
     for line in render.text(result(by, names, report=report), width=max(width, 80) if count > 1 else width).splitlines():
         assert width_of(line) <= max(width, 80 if count > 1 else width) and line.isprintable()
+
+
+def test_differences_that_cancel_have_no_shares() -> None:
+    """Of one cent that ten dollars too much and too little leave, ten dollars are no share."""
+    one = result("reason", ("web searches not counted", "price of another day"), report="cost-differences")
+    for row, difference in zip(one.rows, (10.0, -9.99), strict=True):
+        row["difference_usd"] = difference
+    one.total["difference_usd"] = 0.01
+    one.coverage.update(unattributed=-9.99, unattributed_share=-999.0)
+    text = render.text(one, width=120)
+    assert "█" not in text and max(map(width_of, text.splitlines())) <= 120
+    assert "$10.00" in text and "-$9.99 of difference unattributed" in text
 
 
 def test_json_csv_and_markdown_say_the_same() -> None:

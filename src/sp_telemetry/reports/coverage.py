@@ -6,7 +6,7 @@ import textwrap
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sp_telemetry.reports.figures import plain, printable
+from sp_telemetry.reports.figures import money, plain, printable
 
 if TYPE_CHECKING:
     from sp_telemetry.reports.run import Result
@@ -16,7 +16,10 @@ def lines(result: Result, width: int) -> list[str]:
     """One line of facts, and one for each client version with a known fault; wrapped at `width` (0: not at all)."""
     facts, total = result.coverage, result.total
     parts = [counted(total[name], name[:-1]) for name in ("requests", "calls", "errors", "sessions") if name in total]
-    parts.append(f"{plain(facts['unattributed_share'], 'ratio').replace('%', ' %')} of {result.report.noun} unattributed")
+    share = plain(facts["unattributed_share"], "ratio").replace("%", " %")
+    if not 0 <= facts["unattributed_share"] <= 1:  # of differences, which cancel
+        share = money(facts["unattributed"])
+    parts.append(f"{share} of {result.report.noun} unattributed")
     if facts["unpriced_requests"]:
         parts.append(f"{counted(facts['unpriced_requests'], 'request')} unpriced, {facts['unpriced_tokens']:,} tokens")
     elif facts["unpriced_requests"] is not None:

@@ -33,6 +33,8 @@ def plain(value: Any, kind: str) -> str:
 
 def money(dollars: float) -> str:
     """Cents from a dollar on; below it as many decimals as two digits need, so that little is not nothing."""
+    if dollars <= -0.00005:
+        return "-" + money(-dollars)
     if dollars == 0 or abs(dollars) >= 0.995:
         return f"${dollars:,.2f}"
     if abs(dollars) >= 0.1:

@@ -128,8 +128,9 @@ def _layout(result: Result, widths: dict[Column, int], wanted: list[int], width:
         if need > left:
             continue
         if column is None:
-            if not result.total[result.report.main] or len(result.rows) < 2:
-                continue
+            main = result.report.main
+            if not result.total[main] or len(result.rows) < 2 or any((row[main] or 0) < 0 for row in result.rows):
+                continue  # nothing is a share of what differences leave of one another
             bars = True
         else:
             columns.append(column)

@@ -215,6 +215,14 @@ def test_days_are_cut_in_the_zone_also_when_it_changes_its_clocks(server: Server
     assert client.query(REPORTS["cost"].sql(), asked).records()[-1]["cost_usd"] == 6.0  # as typed behind curl
 
 
+@pytest.mark.parametrize("duration", [0, 1, 127, 255, 257, 511, 8255, 14_781, 17_773, 2**31 - 1])
+def test_a_duration_is_right_to_four_in_a_thousand(server: Server, client: Client, duration: int) -> None:
+    base = {"timestamp": "2026-03-01 10:00:00", "event_type": "tool_result", "session_id": "s", "tool_name": "Bash", "success": True}
+    write(server, [base | {"duration_ms": duration} for _ in range(3)])
+    total = report(client, "tools", "tool").total
+    assert total["p50_ms"] == total["p95_ms"] == pytest.approx(duration, rel=0.004)
+
+
 def test_the_newer_copy_of_an_event_counts(server: Server, client: Client) -> None:
     same = {"timestamp": "2026-03-01 10:00:00", "event_type": "api_request", "session_id": "s", "event_id": 7, "cost_usd": 1.0}
     write(server, [same | {"version": 1}])

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sp_telemetry.cli.report import _columns as columns_said
 from sp_telemetry.errors import QueryFailed, ServerUnreachable, UsageError
 from sp_telemetry.reports import render
 from sp_telemetry.reports.catalogue import REPORTS, UNATTRIBUTED
@@ -176,6 +177,12 @@ def test_differences_that_cancel_have_no_shares() -> None:
     text = render.text(one, width=120)
     assert "█" not in text and max(map(width_of, text.splitlines())) <= 120
     assert "$10.00" in text and "-$9.99 of difference unattributed" in text
+
+
+@pytest.mark.parametrize(("said", "width"), [("40", 40), ("0", 80), ("", 80), ("wide", 80), ("99999", 80)])
+def test_a_width_that_nobody_knows_is_80(monkeypatch: pytest.MonkeyPatch, said: str, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", said)
+    assert columns_said() == width
 
 
 def test_json_csv_and_markdown_say_the_same() -> None:

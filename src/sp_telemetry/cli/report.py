@@ -117,7 +117,7 @@ def _list(format: str) -> int:
 def _columns() -> int:
     """How wide whoever shows the text says that it may be."""
     said = os.environ.get("COLUMNS", "")
-    return int(said) if said.isdecimal() and 0 < len(said) < 5 else 80
+    return (int(said) if said.isdecimal() and len(said) < 5 else 0) or 80  # 0 is not known
 
 
 def _colours() -> bool:

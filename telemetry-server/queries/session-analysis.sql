@@ -10,7 +10,7 @@ SELECT
     arraySort(groupUniqArrayIf(chapter_context, chapter_context != '')) AS chapters,
     countIf(event_type = 'user_prompt' OR begins_prompt) AS prompts,
     countIf(event_type = 'api_request') AS requests,
-    round(sum(cost_usd), 4) AS cost_usd
+    round(sumIf(cost_usd, event_type = 'api_request'), 4) AS cost_usd
 FROM telemetry.telemetry_events FINAL
 WHERE timestamp >= now() - INTERVAL 7 DAY
 GROUP BY session_id

@@ -68,9 +68,9 @@ WITH
             countIf(event_type = 'api_error') AS api_errors,
             countIf(event_type = 'tool_result') AS tool_calls,
             countIf(event_type = 'tool_result' AND success = false) AS tool_failures,
-            sum(e.cost_usd) AS cost_usd,
+            sum(if(event_type = 'api_request', e.cost_usd, 0)) AS cost_usd,
             sum(if(event_type = 'api_request', e.duration_ms, 0)) AS api_ms,
-            sumIf(e.cost_usd, without) AS unattributed
+            sumIf(e.cost_usd, without AND event_type = 'api_request') AS unattributed
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type IN ('user_prompt', 'api_request', 'api_error', 'tool_result')
           AND timestamp >= since AND timestamp < until

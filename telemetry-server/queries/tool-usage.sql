@@ -43,7 +43,7 @@ SELECT
     countIf(event_type = 'tool_result') AS calls,
     countIf(event_type = 'tool_result' AND success = false) AS failures,
     countIf(event_type = 'api_request') AS requests,
-    round(sum(cost_usd), 4) AS cost_usd
+    round(sumIf(cost_usd, event_type = 'api_request'), 4) AS cost_usd
 FROM telemetry.telemetry_events FINAL
 WHERE event_type IN ('tool_result', 'api_request') AND timestamp >= now() - INTERVAL 30 DAY
 GROUP BY step

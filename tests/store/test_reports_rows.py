@@ -215,6 +215,20 @@ def test_days_are_cut_in_the_zone_also_when_it_changes_its_clocks(server: Server
     assert client.query(REPORTS["cost"].sql(), asked).records()[-1]["cost_usd"] == 6.0  # as typed behind curl
 
 
+def test_only_requests_are_money(server: Server, client: Client) -> None:
+    """Whatever else says that it cost something repeats it."""
+    kinds = ("api_request", "api_error", "tool_result", "user_prompt", "other")
+    base = {"timestamp": f"{datetime.now(UTC):%F %T}", "session_id": "s"}
+    write(server, [base | {"event_type": kind, "cost_usd": 2.0**place} for place, kind in enumerate(kinds)])
+    for name in ("cost", "sessions"):
+        result = report(client, name, "session", tz="UTC")
+        assert (result.total["cost_usd"], result.coverage["unattributed"]) == (1, 1), name
+    for file, place in (("session-analysis", 0), ("tool-usage", 4)):
+        text = resources.path(f"telemetry-server/queries/{file}.sql").read_text()
+        statement = text.split(f"\n-- {place + 1}.")[1].split(";")[0].partition("\n")[2]
+        assert client.query(statement).records()[0]["cost_usd"] == 1, file
+
+
 @pytest.mark.parametrize("duration", [0, 1, 127, 255, 257, 511, 8255, 14_781, 17_773, 2**31 - 1])
 def test_a_duration_is_right_to_four_in_a_thousand(server: Server, client: Client, duration: int) -> None:
     base = {"timestamp": "2026-03-01 10:00:00", "event_type": "tool_result", "session_id": "s", "tool_name": "Bash", "success": True}

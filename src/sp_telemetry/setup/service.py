@@ -192,10 +192,10 @@ def _end(home: Home, pid: int) -> None:
     """Stop the server that is process `pid`, and no other that holds the home by now."""
     deadline = time.monotonic() + STOP_S
     lock = home.path / "server.lock"
-    if lock.read_text() == str(pid):
+    if lock.read_text("utf-8") == str(pid):
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
             os.kill(pid, signal.SIGTERM)
-    while is_held(home) and lock.read_text() == str(pid):
+    while is_held(home) and lock.read_text("utf-8") == str(pid):
         if time.monotonic() > deadline:
             raise SpTelemetryError(
                 f"Process {pid} did not end within {STOP_S} s.", f"`kill -9 {pid}` ends it; what it acknowledged is safe."

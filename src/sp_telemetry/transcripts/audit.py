@@ -172,19 +172,13 @@ def audit(
     """
     asked = {"from": start, "to": end, "tz": tz, "session": session}
     runner = Statements(client)
-    with linking(client, read):
+    sql = resources.path("telemetry-server/queries/audit.sql").read_text("utf-8")
+    with ThreadPoolExecutor(2) as beside, linking(client, read):
+        numbers, flawed = beside.submit(_numbers, client, asked), beside.submit(_flawed, client, loses)
         at = _matched(runner, asked, "findings")
-
-    def explained() -> list[dict[str, Any]]:
-        versions = runner.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies", "TabSeparatedRaw").decode()
-        flawed = ",".join(version for version in versions.splitlines() if loses(version))
-        sql = resources.path("telemetry-server/queries/audit.sql").read_text("utf-8")
-        asked_of_it = {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed, "details": details}
-        return [_in_words(row) for row in client.query(sql, asked_of_it).records()]
-
-    with ThreadPoolExecutor(2) as both:
-        rows, numbers = both.submit(explained), both.submit(_numbers, client, asked)
-        return Audit(rows.result(), *numbers.result(), read, found)
+        asked_of_it = {"session": session, "audited_at": at, "grace": grace_s, "flawed": flawed.result(), "details": details}
+        rows = [_in_words(row) for row in client.query(sql, asked_of_it).records()]
+        return Audit(rows, *numbers.result(), read, found)
 
 
 def refresh(client: Client, tz: str, retention_days: int) -> None:
@@ -228,6 +222,11 @@ def _matched(runner: Statements, asked: Mapping[str, str], asked_for: str) -> st
         runner.query(there.matched(*shipped("transcripts/sessions.sql"), asked_for), "TabSeparated", {**asked, "audited_at": at})
     run_file(runner, "transcripts/remember.sql", **known, audited_at=at)
     return at
+
+
+def _flawed(client: Client, loses: Callable[[str], bool]) -> str:
+    versions = client.query("SELECT DISTINCT service_version FROM telemetry.transcript_copies").rows
+    return ",".join(version for [version] in versions if loses(version))
 
 
 def _numbers(client: Client, asked: Mapping[str, str]) -> tuple[dict[str, int], list[dict[str, Any]]]:

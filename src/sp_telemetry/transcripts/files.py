@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 UNLISTED = "can't be listed"
@@ -95,6 +96,7 @@ def _parts(path: str, folder: str) -> list[str]:
     return path[len(folder) + 1 :].split(os.sep)
 
 
+@lru_cache(1024)  # of folders
 def _keyed(secret: str, text: str) -> str:
     return hmac.digest(secret.encode(), text.encode("utf-8", "surrogateescape"), "sha256").hex()[:32]
 

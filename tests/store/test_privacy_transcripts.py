@@ -115,3 +115,25 @@ def test_what_transcripts_said_before_comes_down_to_own_rules(tmp_path):
         left = handle.query(f"SELECT DISTINCT {COPIED}, input_tokens FROM telemetry.transcript_copies FINAL")
     engine.close()
     assert left == b"\t" * 7 + b"0\n"
+
+
+@pytest.mark.parametrize(("speed", "source"), [("standard", b"computed"), ("fast", b"unpriced")])
+def test_what_was_filled_in_is_at_the_policy_and_goes_on_to_say_how_its_cost_is_known(tmp_path, speed, source):
+    of, configuration = identifier(speed), Configuration(tmp_path / "claude")
+    lines = _session(of)[1]
+    for line in lines:
+        line["message"]["usage"]["speed"] = speed
+    configuration.session(of, lines)
+    with server(tmp_path / "home") as running:
+        configuration.bring(running.client)
+        backfill.fill(running.client, files.machine(SECRET), 0, "Ada", 0)
+    policy = own.asked(tmp_path / "home", "strict")
+    engine = Engine(tmp_path / "home" / "store")
+    with engine.handle() as handle:
+        assert not any(tightening.pending(handle, policy).values())
+        handle.run("INSERT INTO telemetry.telemetry_events SELECT * REPLACE (version + 1 AS version, 'a/b' AS terminal_type)"
+                   " FROM telemetry.telemetry_events FINAL")  # fmt: skip
+        assert tightening.tighten(handle, policy)["telemetry_events"]
+        said = handle.query("SELECT attributes['cost_source'], count() FROM telemetry.telemetry_events FINAL GROUP BY 1")
+    engine.close()
+    assert said == source + b"\t2\n"

@@ -61,7 +61,7 @@ def changes(policy: Policy) -> Iterator[Change]:
     events |= {name: _error(policy, name) for name in ("api_error_message", "error_message")}
     events |= {column: "''" for name, column in HASHES.items() if policy.treatments[name] == "drop"}
     events |= _taken(policy, *(column for column in NUMBERS if column != "api_duration_ms")) | _success(policy)
-    events["attributes"] = _attributes(policy)
+    events["attributes"] = _attributes(policy, ours=True)
     events["unknown_attributes"] = "arraySort(arrayDistinct(arrayMap(k -> telemetry_name(toString(k)), unknown_attributes)))"
     events["event_type"] = "telemetry_name(toString(event_type))"
     later = {"version": "greatest(version + 1, 4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))))"}
@@ -163,14 +163,17 @@ def _error(policy: Policy, column: str) -> str:
     return f"telemetry_error({column})"
 
 
-def _attributes(policy: Policy, numbers: str = "", whole: bool = False) -> str:
-    """The map: what the policy keeps as it keeps it, `numbers` (a list of names, in SQL), and of a file what the level allows."""
+def _attributes(policy: Policy, numbers: str = "", whole: bool = False, ours: bool = False) -> str:
+    """The map: what the policy keeps as it keeps it, `numbers` (a list of names, in SQL), of a file what the level allows, and with `ours`
+    what backfill says of a cost, which no event does."""
     plain = "CAST(attributes, 'Map(String, String)')"
     words = f"telemetry_words({SALT}, {plain})"
     kept = words if whole else f"telemetry_kept({words})"
     parts = [kept]
     if numbers:
         parts.append(f"mapFilter((k, v) -> k IN ({numbers}) AND match(v, '^[0-9]+$'), {plain})")
+    if ours and "cost_source" not in policy.treatments:
+        parts.append(f"mapFilter((k, v) -> k = 'cost_source' AND v IN ('computed', 'unpriced'), {plain})")
     if policy.treatments["file_path"] == "relative":
         parts.append(f"mapApply((k, v) -> (k, telemetry_redact(v)), mapFilter((k, v) -> k IN ('file_path', 'file_extension'), {plain}))")
     return f"mapConcat({', '.join(parts)})" if parts[1:] else kept

@@ -98,7 +98,7 @@ NAME_WORDS: frozenset[str] = _words("""
     sp setup check whole claude cloud commit exponential histogram gauge summary pull lines of edit decision make
     a an active actual another brand event one after age all api app args attribute auto average batch before begin bool bucket byte bytes call calls chars class
     client code column config cost count counter created current data date day days delay delta depth desktop detail details device
-    disabled disk done download duration elapsed enabled end engine entry env exit expired extra failed failures feature field file files
+    blocked disabled disk done download duration elapsed enabled end engine entry env exit expired extra failed failures feature field file files
     final finished first flag flags format from full future global gpu group groups hash high hit hits host hour hours id idle ids index
     info initial inner input interval is item items job key kind label last latency length level limit line lines list local low main major
     max mean memory method micros millis min minor minutes miss misses mode models module ms name names network new next none now ns num number

@@ -18,6 +18,7 @@ from sp_telemetry.store import maintenance, prices, privacy, schema
 from sp_telemetry.store.client import Client, Statements
 
 _INCLUDED = re.compile(r"\{\{(\w+)(?: \| ([^}]*))?\}\}")
+_VIEW = re.compile(r"^CREATE MATERIALIZED VIEW telemetry\.(\w+)", re.MULTILINE)
 _PARAMETER = re.compile(r"\{(\w+):[^{}]*\}")
 
 
@@ -32,7 +33,7 @@ def migrate(client: Client, home: Home, settings: Settings, salt: str = "") -> l
     if prices.load(runner, prices.own_file(home.path, settings.prices)):
         applied.append("prices")
     applied += maintenance.apply_retention(runner, dict(settings.values))
-    if make_upkeep(runner, settings.retention_events_days, anew="views" in applied):
+    if make_upkeep(runner, settings.retention_events_days):
         applied.append("upkeep")
     return applied
 
@@ -44,15 +45,17 @@ def check_salt(runner: schema.Runner, salt: str) -> None:
         raise UsageError(what, "Bring back its secrets/telemetry_salt, or begin anew: `sp-telemetry down --volumes`.")
 
 
-def make_upkeep(runner: schema.Runner, retention_events_days: int, anew: bool = False) -> bool:
-    """The views of clickhouse/server/, made again where their text has changed; whether they were."""
+def make_upkeep(runner: schema.Runner, retention_events_days: int) -> bool:
+    """The views of clickhouse/server/, made again where their text has changed or one is not there, for whoever makes all views anew drops
+    them too; whether they were."""
     text = upkeep(retention_events_days)
     checksum = hashlib.sha256(text.encode()).hexdigest()
-    if not anew and schema.recorded(runner).get("upkeep") == checksum:
+    rows = runner.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND name LIKE 'upkeep\\\\_%'")
+    present = rows.decode().split()
+    if set(present) == set(_VIEW.findall(text)) and schema.recorded(runner).get("upkeep") == checksum:
         return False
     schema.record(runner, "upkeep", "under way")
-    rows = runner.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND name LIKE 'upkeep\\\\_%'")
-    for name in rows.decode().split():
+    for name in present:
         runner.query(f"DROP TABLE telemetry.`{name}`")
     for statement in schema.statements(text):
         runner.query(statement)

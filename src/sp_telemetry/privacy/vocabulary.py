@@ -2,7 +2,8 @@
 
 A value is known when it is one of these, a number, or put together from them with colons, dots, slashes or commas (`PreToolUse:Write`,
 `agent:builtin:general-purpose`). Anything else is kept as `other-` and the start of its salted hash: told apart, and not told.
-Taken from Claude Code's documentation of its telemetry and from recordings of its versions 2.1.197 and 2.1.330.
+Taken from Claude Code's documentation of its telemetry and from recordings of its versions 2.1.197 and 2.1.330,
+and what a request may be for (`query_source`) from these versions themselves.
 """
 
 # ruff: noqa: E501 - a phrase is one line
@@ -27,6 +28,12 @@ WORDS: frozenset[str] = _words("""
     generate_session_title interaction llm_request tool hook standalone input output cacheRead cacheCreation added removed user
     tool.blocked_on_user tool.execution blocked_on_user execution session_memory prompt_suggestion web_search web_fetch
     side_question insights away_summary title summary hook_prompt hook_agent verification sideQuery side_query
+    web_search_tool web_fetch_apply extract_memories extract_memories_first_look rename_generate_name teleport_generate_title auto_mode
+    auto_mode_critique auto_mode_setup_propose auto_dream agent_summary agent_classifier agent_creation agent_namer model_validation
+    tool_use_summary_generation resume_cache_warm permission_explainer bash_extract_prefix session_search speculation repl_sampling
+    mcp_datetime_parse subagent_config_classifier context_tip_classifier context_tip_reception fleet_agent_suggestions first_tasks_read
+    ship_pr_texts plugin_eval_mock plugin_eval_judge artifact_comment_reply artifact_comment_fast_ack artifact_comment_triage
+    artifact_comment_analyst
 
     fresh resume continue agents_view startup clear change refused first-wins merge single env
 

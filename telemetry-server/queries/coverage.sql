@@ -7,7 +7,9 @@
 -- needs no order of time, so wrong clocks and late events do not disturb it. What was lost after the last event that arrived can't
 -- be seen here: missing_requests are what the last `sp-telemetry audit` found in transcripts and not in telemetry. Of a session that began
 -- before `from`, the process under way then is counted from its first number in the range. A number is believed if what would be missing
--- below it is no more than 100,000, or than a thousand times as many as arrived from it on.
+-- below it is no more than 100,000, or than a thousand times as many as arrived from it on. /clear and --continue begin a session within a
+-- process, whose numbers go on: what is below its first is not missing if the last session of that person which got just as far did so
+-- within the day before.
 WITH
     telemetry_since({from:String}, {tz:String}) AS since,
     telemetry_until({to:String}, {tz:String}) AS until,
@@ -73,7 +75,7 @@ WITH
     numbered AS
     (
         SELECT
-            session_id,
+            session_id, user_id, timestamp,
             assumeNotNull(event_sequence) AS number,
             -- of a process that began before `from`
             session_id IN (
@@ -87,26 +89,64 @@ WITH
     -- The second event with a number is one of a second process, the third of a third.
     counted AS
     (
-        SELECT session_id, begun, number, arrayJoin(range(times)) AS process
-        FROM (SELECT session_id, begun, number, count() AS times FROM numbered GROUP BY session_id, begun, number)
+        SELECT session_id, begun, number, user, at, process
+        FROM
+        (
+            SELECT session_id, begun, number, any(user_id) AS user, arraySort(groupArray(timestamp)) AS moments
+            FROM numbered GROUP BY session_id, begun, number
+        )
+        ARRAY JOIN moments AS at, arrayEnumerate(moments) AS process
     ),
     reached AS
     (
-        SELECT session_id, if(min(is_near) OVER (PARTITION BY session_id, begun, process ORDER BY number), left_out, 0) AS missing
+        SELECT
+            session_id, user, number, at, is_first, is_last,
+            if(min(is_near) OVER (PARTITION BY session_id, begun, process ORDER BY number), left_out, 0) AS missing
         FROM
         (
             SELECT
-                session_id, begun, process, number,
-                toUInt64(if(row_number() OVER upwards = 1, if(begun, 0, number), number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
+                session_id, begun, process, number, user, at,
+                row_number() OVER upwards = 1 AS is_first,
+                leadInFrame(number) OVER upwards != number + 1 AS is_last,
+                toUInt64(if(is_first, if(begun, 0, number), number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
                 left_out <= greatest(100000, 1000 * (1 + count() OVER upwards - row_number() OVER upwards)) AS is_near
             FROM counted
             WINDOW upwards AS (PARTITION BY session_id, begun, process ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         )
+    ),
+    -- Of each session what it has, and where its processes begin with another number than 0 or end: the number with which they begin or would
+    -- have gone on, when, whether they begin, and what is missing below it.
+    stretches AS
+    (
+        SELECT
+            any(user) AS user, count() AS events, sum(missing) AS gaps,
+            arrayConcat(groupArrayIf((number + 1, at, false, toUInt64(0)), is_last), groupArrayIf((number, at, true, missing), is_first AND missing > 0)) AS steps
+        FROM reached
+        GROUP BY session_id
+        UNION ALL
+        SELECT user_id, 0, 0, [(assumeNotNull(numbers_from) + numbered, ended_at, false, toUInt64(0))]
+        FROM telemetry.session_summaries FINAL
+        WHERE isNotNull(numbers_from) AND started_at < until AND ended_at >= since - INTERVAL 1 DAY AND notEmpty(first_look.3)
+    ),
+    looked_at AS
+    (
+        SELECT
+            if(nth = 1, events, 0) AS events,
+            if(nth = 1, gaps, 0) AS gaps,
+            if(step.3 AND user != '' AND other_at > step.2 - INTERVAL 1 DAY, step.4, 0) AS of_others
+        FROM
+        (
+            SELECT
+                events, gaps, user, step, nth,
+                maxIf(step.2, NOT step.3) OVER (PARTITION BY user, step.1 ORDER BY step.2, step.3 ROWS BETWEEN 1 PRECEDING AND 1 PRECEDING) AS other_at
+            FROM stretches
+            ARRAY JOIN steps AS step, arrayEnumerate(steps) AS nth
+        )
     )
 SELECT
-    assumeNotNull(first_look.2) + uniqExact(session_id) AS sessions,
-    assumeNotNull(first_look.1) + count() AS received,
-    sum(missing) AS gaps,
+    assumeNotNull(first_look.2) + countIf(events > 0) AS sessions,
+    assumeNotNull(first_look.1) + sum(events) AS received,
+    sum(l.gaps) - sum(of_others) AS gaps,
     received + gaps AS expected,
     arraySort(assumeNotNull(first_look.4)) AS versions,
     assumeNotNull(audited.1) AS audited_sessions,
@@ -117,5 +157,5 @@ SELECT
     -- these send their requests chunked, which some receivers lose (ours does not)
     arrayFilter(version -> (arrayMap(part -> toUInt32OrZero(part), splitByChar('.', version)) AS parts) >= [2, 1, 191] AND parts <= [2, 1, 211],
                 versions) AS chunked_versions
-FROM reached
+FROM looked_at AS l
 SETTINGS final = 0 -- only where it says FINAL: what was written since needs no copies taken out

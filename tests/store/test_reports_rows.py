@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -136,6 +137,47 @@ def test_what_is_missing_is_found_without_any_order_of_time(
         coverage = report(client, "cost", "chapter").coverage
         assert (coverage["gaps"], coverage["received"], coverage["sessions"]) == (lost, len(rows), len(sessions))
         settle(server)
+
+
+def numbered(session: str, numbers: Iterable[int], hour: str, user: str = "ada") -> list[dict[str, Any]]:
+    """Events a second apart from an hour of a day on."""
+    begun = datetime.fromisoformat(f"2026-03-{hour}:00:00+00:00")
+    common = {"event_type": "api_request", "source": "otlp", "session_id": session, "user_id": user}
+    return [common | {"timestamp": f"{begun + timedelta(seconds=n):%F %T}", "event_sequence": number} for n, number in enumerate(numbers)]
+
+
+FIVE = numbered("a", range(5), "01 10")
+GO_ON = {  # -> what is missing of each session, and what if it is asked for alone
+    "cleared twice": ([FIVE, numbered("b", range(5, 9), "01 11"), numbered("c", range(9, 12), "01 12")], [0, 0, 0], [0, 0, 0]),
+    "continued": ([numbered("a", range(9), "01 10"), numbered("b", range(4), "01 11"), numbered("a", [4, 5, 6], "01 12")], [0, 0], [0, 0]),
+    "resumed later": ([FIVE, numbered("b", range(5, 9), "01 11"), numbered("a", range(3), "01 13")], [0, 0], [0, 5]),
+    "one lost between": ([FIVE, numbered("b", range(6, 9), "01 11")], [0, 6], [0, 6]),
+    "one lost within": ([FIVE, numbered("b", [5, 7, 8], "01 11")], [0, 1], [0, 1]),
+    "only one goes on": ([FIVE, numbered("b", range(5, 9), "01 11"), numbered("c", range(5, 9), "01 12")], [0, 0, 5], [0, 0, 0]),
+    "before the other": ([FIVE, numbered("b", range(5, 9), "01 09")], [0, 5], [0, 5]),
+    "on another day": ([FIVE, numbered("b", range(5, 9), "02 11")], [0, 5], [0, 5]),
+    "somebody else": ([FIVE, numbered("b", range(5, 9), "01 11", "grace")], [0, 5], [0, 5]),
+    "nobody": ([numbered("a", range(5), "01 10", ""), numbered("b", range(5, 9), "01 11", "")], [0, 5], [0, 5]),
+}
+
+
+@pytest.mark.parametrize("case", GO_ON)
+def test_numbers_go_on_in_the_session_that_a_process_turns_to(server: Server, client: Client, case: str) -> None:
+    """Seen on both versions: /clear and --continue begin a session within a process, and event.sequence goes on."""
+    stretches, missing, alone = GO_ON[case]
+    events = [event for stretch in stretches for event in stretch]
+    write(server, events)
+    listing = resources.path("telemetry-server/transcripts/gaps.sql").read_text("utf-8")
+    asked = {"from": "2026-03-01", "to": "2026-03-03", "tz": "UTC", "session": "", "details": 100}
+    of_each = dict(zip("abc"[: len(missing)], missing, strict=True))
+    for _ in ("before", "after"):
+        coverage = report(client, "cost", "chapter").coverage
+        assert (coverage["gaps"], coverage["received"], coverage["sessions"]) == (sum(missing), len(events), len(missing))
+        listed = client.query(listing, asked).records()
+        assert {row["session_id"]: row["missing"] for row in listed} == {name: count for name, count in of_each.items() if count}
+        settle(server)
+    # alone, it is compared with what summaries tell of the others, and of some they don't tell where they ended
+    assert [report(client, "cost", "chapter", filters={"session": name}).coverage["gaps"] for name in of_each] == alone
 
 
 ODD = (5000, 99_999, 100_000, 100_001, 100_002, 200_002, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)

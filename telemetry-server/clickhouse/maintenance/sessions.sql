@@ -17,7 +17,9 @@ WITH
         SELECT least(min(since), min(started_at)) FROM stale
         LEFT JOIN (SELECT session_id, started_at FROM telemetry.session_summaries) AS known ON stale.session_id = known.session_id
         SETTINGS join_use_nulls = 1
-    )
+    ),
+    ifNull(max(e.event_sequence) - min(e.event_sequence) + 1 = numbered
+        AND groupBitmapIf(toUInt32(assumeNotNull(e.event_sequence)), isNotNull(e.event_sequence)) = numbered, false) AS unbroken
 SELECT
     session_id,
     greatest(max(e.written_ns), (SELECT max(version) FROM telemetry.session_summaries)) AS version,
@@ -45,7 +47,8 @@ SELECT
     sumIf(e.duration_ms, e.event_type = 'api_request') AS api_duration_ms,
     count() AS events,
     count(e.event_sequence) AS numbered,
-    max(e.event_sequence) + 1 = numbered AND groupBitmapIf(toUInt32(assumeNotNull(e.event_sequence)), isNotNull(e.event_sequence)) = numbered AS whole,
+    unbroken AND ifNull(min(e.event_sequence) = 0, false) AS whole,
+    if(unbroken, min(e.event_sequence), NULL) AS numbers_from,
     arraySort(groupUniqArrayIf(toString(e.service_version), e.event_type = 'api_request' AND e.service_version != '')) AS versions,
     0 AS is_deleted
 FROM (SELECT *, written_ns FROM telemetry.telemetry_events FINAL) AS e

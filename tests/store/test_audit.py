@@ -358,5 +358,6 @@ def test_without_any_event_an_audit_finds_what_it_finds_with_one_of_another_sess
         beside = performed(silent, configuration)
         assert (alone.missing, len(named(alone, "transcript", of))) == (3, 3)
         assert sets(alone, of) == sets(beside, of)
-        assert [row for row in beside.rows if row["session_id"] == of] == alone.rows
+        alike = [row | {"transcript_usd": pytest.approx(row["transcript_usd"])} for row in alone.rows]  # a sum's last digit is its order's
+        assert [row for row in beside.rows if row["session_id"] == of] == alike
         assert alone.rows[0]["details"] and alone.rows[0]["transcript_tokens"]["input"] == 6

@@ -125,9 +125,9 @@ def test_a_long_file_whose_length_is_damaged_is_searched_within_bounds(tmp_path:
     block = struct.pack("<1000Q", *range(1, 1001)) * 500
     path, whole, _ = written(tmp_path, [block] * 5)
     path.write_bytes(whole[:5] + b"\xff" + whole[6:])
-    begun = time.monotonic()
+    begun = time.process_time()
     assert waiting(tmp_path) == [block] * 4
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_a_folder_or_a_file_that_somebody_removes_is_begun_anew(tmp_path: Path):

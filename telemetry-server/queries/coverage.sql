@@ -107,7 +107,7 @@ WITH
             SELECT
                 session_id, begun, process, number, user, at,
                 row_number() OVER upwards = 1 AS is_first,
-                leadInFrame(number) OVER upwards != number + 1 AS is_last,
+                leadInFrame(number, 1, number) OVER upwards != number + 1 AS is_last,
                 toUInt64(if(is_first, if(begun, 0, number), number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
                 left_out <= greatest(100000, 1000 * (1 + count() OVER upwards - row_number() OVER upwards)) AS is_near
             FROM counted

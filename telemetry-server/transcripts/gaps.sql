@@ -61,7 +61,7 @@ WITH
             SELECT
                 session_id, user, process, number, at,
                 row_number() OVER upwards = 1 AS begins,
-                leadInFrame(number) OVER upwards != number + 1 AS ends,
+                leadInFrame(number, 1, number) OVER upwards != number + 1 AS ends,
                 toUInt64(if(begins, if(session_id IN (SELECT session_id FROM earlier), 0, number),
                             number - 1 - lagInFrame(number) OVER upwards)) AS left_out,
                 left_out <= greatest(100000, 1000 * (1 + count() OVER upwards - row_number() OVER upwards)) AS is_near,

@@ -186,6 +186,7 @@ NUMBERS = st.integers(0, 12) | st.sampled_from(ODD)
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sessions=st.lists(st.lists(NUMBERS, min_size=1, max_size=12), min_size=1, max_size=3))
+@example(sessions=[[2**64 - 1]])
 @example(sessions=[[0, 1, 2, 2**63, 3, 4]])
 @example(sessions=[[2**64 - 1, 2**64 - 1, 0, 1, 3]])
 @example(sessions=[[0, 1, 2, 100_003, 1, 0, 150_000], [5000]])

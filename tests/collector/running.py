@@ -7,7 +7,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import pytest
 
 from tests.collector.build import CONFIGURATION, CollectorUnavailable, collector
 from tests.conftest import require
+from tests.ports import free_ports
 
 CONFIG = CONFIGURATION / "config.yaml"
 NO_POLICY = Path(__file__).with_name("no_policy.yaml")
@@ -154,14 +154,3 @@ def post(port: int, signal_name: str, body: bytes, content_type: str = PROTOBUF,
         return answer.status
     finally:
         connection.close()
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from tests.docker.engine import Engine
+from tests.ports import free_ports
 
 PORTS = ("OTLP_GRPC", "OTLP_HTTP", "CLICKHOUSE", "CLICKHOUSE_NATIVE", "METRICS", "HEALTH", "PROMETHEUS")
 SERVICES = ("clickhouse", "collector", "probe")
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nobody had a moment ago."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    try:
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 class Stack:

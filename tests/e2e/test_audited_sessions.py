@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from tests.client.messages_api import MessagesApi
 from tests.client.script import Reply, Script, ToolUse, Usage
 from tests.client.session import ClaudeCode
 from tests.conftest import require
+from tests.ports import free_port
 from tests.server import Server, wait_for
 
 pytestmark = [pytest.mark.needs("node", "npm", "git"), pytest.mark.timeout(300)]
@@ -60,12 +60,6 @@ class Story:
         sql = "SELECT uniqExact(request_id) FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request'"
         expected = sum(len(self.runs[name]) for name in names)
         assert wait_for(lambda: self.server.query(sql) == [[expected]], 15), (self.server.query(sql), expected, self.server.says())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def named(told: dict[str, Any], side: str, reason: str) -> set[str]:

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ from urllib.parse import unquote
 
 from sp_telemetry.home import READER, WRITER
 from tests.conftest import require
+from tests.ports import free_port
 from tests.server import Server, as_json, log_request, server, wait_for
 
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -185,12 +185,6 @@ def browser(profile: Path, url: str) -> Iterator[subprocess.Popen]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # what is on the PATH may be a script around the browser, which would outlive it
         process.wait(20)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def told(started: Server, **more: Any) -> dict[str, Any]:

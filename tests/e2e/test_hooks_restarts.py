@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.ports import free_port
 from tests.server import Server, wait_for
 from tests.unit.test_hooks import Session, book
 
@@ -20,11 +20,6 @@ SESSIONS, EDITS, PAUSE_S = 3, 40, 0.15
 # As where a server does not answer (tests/unit/test_hooks_delivery.py). A hook that its own bound cuts off, on a machine that is busy with
 # restarts, tells of nothing: here they are given twenty times as long, and wait for a server no longer than ever.
 BOUND_S = 3.5
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class Working(threading.Thread):

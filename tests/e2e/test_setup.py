@@ -24,20 +24,13 @@ from sp_telemetry.store.client import connect
 from tests.client import VERSIONS, ClaudeCode, MessagesApi, Reply, Script, ToolUse, executable
 from tests.client.install import ClientUnavailable
 from tests.conftest import ROOT, require
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.needs("node", "npm", "git")
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
 ORIGINAL = (
     b'{\r\n   "model": "sonnet",   "env": {"EDITOR": "vi",\r\n  "OTEL_RESOURCE_ATTRIBUTES": "team=docs"},\r\n "cleanupPeriodDays":30}'
 )
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 @dataclass

@@ -41,11 +41,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def configuration(tmp_path: Path) -> Configuration:
-    return Configuration(tmp_path)
-
-
-@pytest.fixture
 def of(request: pytest.FixtureRequest) -> str:
     return identifier(request.node.nodeid)
 

@@ -16,7 +16,6 @@ from tests.store.audited import (
     Request,
     Session,
     audited_server,
-    configuration,
     made,
     named,
     of,
@@ -28,7 +27,7 @@ from tests.store.audited import (
 )
 from tests.transcripts import SECRET, answer, identifier, prompt
 
-__all__ = ["configuration", "of", "running"]  # fixtures
+__all__ = ["of", "running"]  # fixtures
 
 
 def test_a_clean_session(running, configuration, of):

@@ -14,10 +14,10 @@ import pytest
 from sp_telemetry.transcripts import backfill, files, reading
 from tests.client.script import Usage
 from tests.server import JSON, Server, as_json, log_request, server
-from tests.store.audited import DAY, NOW, Request, Session, configuration, made, of, performed, running, store
+from tests.store.audited import DAY, NOW, Request, Session, made, of, performed, running, store
 from tests.transcripts import Configuration, answer, identifier, line, prompt
 
-__all__ = ["configuration", "of", "running"]  # fixtures
+__all__ = ["of", "running"]  # fixtures
 
 
 def _command(running: Server, configuration: Configuration, *arguments: str) -> subprocess.CompletedProcess:

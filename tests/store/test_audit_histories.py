@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,10 @@ from hypothesis import strategies as st
 
 from tests.client.script import Usage
 from tests.server import Server
-from tests.store.audited import DAY, NOW, Request, Session, audited_server, named, numbers, performed, sets, store
+from tests.store.audited import DAY, NOW, Request, Session, named, numbers, performed, running, sets, store
 from tests.transcripts import Configuration, identifier
 
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with audited_server(tmp_path_factory.mktemp("audited")) as started:
-        yield started
+__all__ = ["running"]  # a fixture
 
 
 histories = st.lists(

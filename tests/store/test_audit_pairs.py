@@ -11,7 +11,6 @@ from tests.store.audited import (
     NOW,
     Request,
     Session,
-    configuration,
     made,
     named,
     of,
@@ -23,7 +22,7 @@ from tests.store.audited import (
 )
 from tests.transcripts import SECRET, answer, prompt
 
-__all__ = ["configuration", "of", "running"]  # fixtures
+__all__ = ["of", "running"]  # fixtures
 
 
 def test_of_several_requests_with_one_id_the_first_goes_with_the_first(running, configuration, of):

@@ -6,8 +6,6 @@ Tests that are called after a pitfall belong to the row of that number in docs/p
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,28 +13,11 @@ import pytest
 from tests.client.script import Usage
 from tests.recordings.reading import Recording, recordings
 from tests.secrets_search import files
-from tests.server import Server, server
+from tests.server import Server
 from tests.transcripts import START, Configuration, answer, identifier, line, prompt, touch_later, write
 
 AGENT = "a182b7b8cfcd07463"
 TOKENS = "input_tokens, output_tokens, cache_read_tokens, cache_creation_5m_tokens, cache_creation_1h_tokens"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server(tmp_path_factory.mktemp("transcripts")) as started:
-        yield started
-
-
-@pytest.fixture
-def configuration(tmp_path: Path) -> Configuration:
-    return Configuration(tmp_path)
-
-
-@pytest.fixture
-def session(request: pytest.FixtureRequest) -> str:
-    """One for each test: they share a store."""
-    return identifier(request.node.nodeid)
 
 
 @pytest.fixture

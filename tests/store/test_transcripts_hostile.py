@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,11 @@ from sp_telemetry.errors import QueryFailed
 from sp_telemetry.transcripts import files, lines, reading
 from tests import transcripts
 from tests.client.script import Usage
-from tests.server import Server, server
+from tests.server import Server
 from tests.transcripts import SECRET, START, Configuration, identifier, prompt, write
 
 FULL = Usage(input=4, output=300)
 MEMORY_MIB = 500
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with server(tmp_path_factory.mktemp("hostile")) as started:
-        yield started
-
-
-@pytest.fixture
-def configuration(tmp_path: Path) -> Configuration:
-    return Configuration(tmp_path)
-
-
-@pytest.fixture
-def session(request: pytest.FixtureRequest) -> str:
-    return identifier(request.node.nodeid)
 
 
 def answer(session: str, name: str, at: float, usage: Any = FULL, **more: Any) -> dict[str, Any]:

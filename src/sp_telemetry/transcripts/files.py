@@ -96,7 +96,7 @@ def _parts(path: str, folder: str) -> list[str]:
     return path[len(folder) + 1 :].split(os.sep)
 
 
-@lru_cache(1024)  # of folders
+@lru_cache(1024)  # a folder is named for each of its files
 def _keyed(secret: str, text: str) -> str:
     return hmac.digest(secret.encode(), text.encode("utf-8", "surrogateescape"), "sha256").hex()[:32]
 

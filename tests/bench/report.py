@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import bench_collector
+import bench_start
 import bench_transcripts
 import server as servers
 
@@ -122,7 +123,6 @@ def _collector(figures: dict[str, Any]) -> dict[str, str]:
 
 def _start(figures: dict[str, Any]) -> dict[str, str]:
     starts = [[name, f"{statistics.median(all):.2f}", f"{max(all):.2f}", len(all)] for name, all in figures["starts"].items()]
-    idle = [[name, f"{i['rss_mib']:.0f}", f"{i['pss_mib']:.0f}", f"{i['cpu_share']:.2%}"] for name, i in figures["idle"].items()]
     month = figures["disk"]
     tables = [
         [f"`{name}`", f"{month['as_inserted'].get(name, 0) / 1e6:.2f}", f"{size / 1e6:.2f}"] for name, size in month["merged"].items()
@@ -135,7 +135,8 @@ def _start(figures: dict[str, Any]) -> dict[str, str]:
     )
     return {
         "start": _table(["start", "median s", "most s", "runs"], starts),
-        "idle": _table(["store", "RSS MiB", "PSS MiB", "of a core"], idle),
+        "first": _table(bench_start.FIRST_HEADS, bench_start.first_table(figures)),
+        "idle": _table(bench_start.IDLE_HEADS, bench_start.idle_table(figures)),
         "disk": f"{event}\n\n{_table(['table', 'as inserted MB', 'merged MB'], tables)}",
     }
 

@@ -60,6 +60,12 @@ def cost(pid: int) -> Cost:
     return Cost((int(fields[11]) + int(fields[12])) / TICKS, *mib)
 
 
+def waits(pid: int) -> int:
+    """How often the threads that it has now have gone to sleep."""
+    statuses = (task / "status" for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int(status.read_text().rpartition("nonvoluntary")[0].rpartition("voluntary_ctxt_switches:")[2]) for status in statuses)
+
+
 class Refused(Exception):
     """The ClickHouse interface answered with an error."""
 

@@ -22,11 +22,14 @@ from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve import trouble
 from sp_telemetry.serve.commit import Busy, Rejected, Unavailable, commit
 from sp_telemetry.serve.counters import Counters
+from sp_telemetry.serve.earliest import Earliest
 from sp_telemetry.serve.trouble import Trouble
+from sp_telemetry.store import warming
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.framing import rows_of
 from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.pipeline import LANES, NATIVE, Lane, Pipeline
+from sp_telemetry.store.standing_query import AVAILABLE
 
 log = logging.getLogger("sp_telemetry")
 
@@ -43,23 +46,6 @@ def memory_for(largest_request: int) -> int:
     return max(MEMORY, MEMORY_OF_A_BYTE * largest_request)
 
 
-class Earliest:
-    """The earliest reading of the machine's clock among those noted. Clocks are set back, so it need not be the first."""
-
-    def __init__(self) -> None:
-        self._at = self.ever = float("inf")
-
-    def note(self, at: float | None = None) -> None:
-        """That something arrived now, or `at`."""
-        self._at = min(self._at, time.time() if at is None else at)
-        self.ever = min(self._at, self.ever)
-
-    def take(self) -> float:
-        """The earliest since this was asked last."""
-        at, self._at = self._at, float("inf")
-        return at
-
-
 @dataclass
 class _Waiting:
     body: bytes
@@ -74,11 +60,12 @@ class Intake:
     """
 
     def __init__(self, engine: Engine, counters: Counters, max_queued_bytes: int, journal: Journal, memory: int = MEMORY) -> None:
+        self._engine = engine
         self._handles = [engine.handle() for _ in range(WORKERS + 1)]
         first = Pipeline(self._handles[0], memory=memory)
         rest = [Pipeline(handle, first, memory) for handle in self._handles[1:-1]]
         self._settler = Pipeline(self._handles[-1], first)  # without a limit: it must not fail at what was acknowledged
-        self._idle = [first, *rest]
+        self._idle, self._inserting = [first, *rest], 0
         self._pool = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="insert")
         self._journal, self._settling = journal, asyncio.Lock()
         self._settle_later: asyncio.TimerHandle | None = None
@@ -140,6 +127,11 @@ class Intake:
         """Why the store takes nothing, as far as the last inserts tell."""
         return self._refused or self._unsettled
 
+    def begin_warming(self) -> None:
+        """Prepare one of the pipelines, and the engine, for the first events. The others take what comes meanwhile."""
+        if AVAILABLE:
+            self._begin(self._warm(self._idle.pop()))
+
     async def begin_settling(self, wait_s: float) -> None:
         """Settle what an end before left, without waiting for it longer than that: whoever asks something waits for it."""
         if self._journal.bytes:
@@ -170,12 +162,24 @@ class Intake:
         for handle in self._handles:
             handle.close()
 
+    async def _warm(self, pipeline: Pipeline) -> None:
+        begun = time.monotonic()
+        try:
+            await asyncio.to_thread(warming.warm, self._engine, pipeline)
+            log.info("ready for the first events, after %.2f s", time.monotonic() - begun)
+        except (QueryFailed, OSError) as error:  # then who sends something first waits, and is told what is wrong
+            log.debug("not ready for the first events: %s", error)
+        finally:
+            self._idle.append(pipeline)
+        self._start_inserts()
+
     def _start_inserts(self) -> None:
         while self._idle and any(self._lanes.values()):  # not their bytes: a request may be empty
-            if len(self._idle) < WORKERS and self._waiting_bytes < SECOND_INSERT_BYTES:
+            if self._inserting and self._waiting_bytes < SECOND_INSERT_BYTES:
                 return
             if self._journal.bytes >= MOST_JOURNAL_BYTES and not self._unsettled:
                 return  # until it is settled
+            self._inserting += 1
             self._begin(self._insert(*self._next_batch(), self._idle.pop()))
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -208,6 +212,7 @@ class Intake:
                 log.exception("insert")
             answers = [Unavailable(trouble.of_error(error))] * len(batch)
         finally:
+            self._inserting -= 1
             self._idle.append(pipeline)
         self.inserts_since.note()  # again, for who took the reading while this was under way
         if told:

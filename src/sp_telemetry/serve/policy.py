@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class PolicyKeeper:
     def __init__(self, engine: Engine, home: Home, intake: Intake, policy: Policy, rewriting: asyncio.Lock | None = None) -> None:
         self._handle = engine.handle()
         self._home = home
+        self._files = [str(home.path / name) for name in ("config.toml", own.NAME)]
+        self._request = str(home.path / REQUEST)
         self._intake = intake
         self._asked = policy  # by the files, as far as they could be followed
         self._applied = [policy]  # whose functions the store may have: of several after a change that failed
@@ -70,7 +73,7 @@ class PolicyKeeper:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             times = self._times()
-            requested = (self._home.path / REQUEST).exists()
+            requested = os.path.exists(self._request)
             if times == self._seen and not requested:
                 self._said.clear()
                 continue
@@ -163,7 +166,7 @@ class PolicyKeeper:
     def _answer(self, policy: Policy) -> None:
         """Do what the request asks, `policy` being in force and all stored that was taken in under another. Again at the next look where
         that fails."""
-        request = self._home.path / REQUEST
+        request = Path(self._request)
         try:
             if (asked := _time(request)) != self._answered:  # else it is there only because it could not be taken away
                 self._do(policy, request.read_text("utf-8").strip())
@@ -191,7 +194,7 @@ class PolicyKeeper:
 
     def _done_with_request(self) -> None:
         try:
-            (self._home.path / REQUEST).unlink(missing_ok=True)
+            Path(self._request).unlink(missing_ok=True)
         except OSError as error:
             self._say("removal", f"{REQUEST} can't be removed: {error.strerror}.")
 
@@ -202,12 +205,12 @@ class PolicyKeeper:
         self._said[about] = text
 
     def _times(self) -> list[Times]:
-        return [_time(self._home.path / name) for name in ("config.toml", own.NAME)]
+        return [_time(file) for file in self._files]
 
 
-def _time(file: Path) -> Times:
+def _time(file: str) -> Times:
     try:
-        found = file.stat()
+        found = os.stat(file)
         return found.st_mtime_ns, found.st_size
     except OSError:
         return 0, 0

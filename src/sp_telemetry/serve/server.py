@@ -96,6 +96,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         largest = settings.max_request_mib << 20
         intake = Intake(engine, counters, settings.max_queued_mib << 20, Journal(home.store / "journal"), memory_for(largest))
         stack.push_async_callback(intake.close)
+        intake.begin_warming()
         laps.done("statements")
         upkeep = Upkeep(engine, intake, settings)
         stack.push_async_callback(upkeep.close)

@@ -89,6 +89,11 @@ def rows_of(block: bytes) -> int:
     return varint_at(block, varint_at(block, 0)[1])[0]
 
 
+def field(number: int, content: bytes) -> bytes:
+    """A field of a message that is a text or a message itself."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
 def varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:

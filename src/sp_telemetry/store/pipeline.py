@@ -143,7 +143,7 @@ class Pipeline:
         told = lane.may_tell_contexts(bodies)
         if lane == STANDING and AVAILABLE and not told and not by_statements:
             with contextlib.suppress(QueryFailed):  # whatever is wrong, the statements say it, and of which request
-                blocks = self._typed(bodies)
+                blocks = self.typed(bodies)
                 if journal is None or not self._may_wait:
                     return self._attribute(blocks)
                 journal.append(blocks)
@@ -179,8 +179,8 @@ class Pipeline:
                 self._attribute(segment.blocks)
             journal.drop(segment)
 
-    def _typed(self, bodies: list[bytes]) -> list[bytes]:
-        """The rows of typed_events that `bodies` hold, in blocks."""
+    def typed(self, bodies: list[bytes]) -> list[bytes]:
+        """The rows of typed_events that `bodies` hold, in blocks. Raises QueryFailed."""
         messages = list(framing.together(bodies, LONGEST))  # what can't be one is no reason to end the query
         try:
             return [self._current_query().rows(message) for message in messages]

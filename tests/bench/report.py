@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import bench_collector
+import bench_fsync
 import bench_start
 import bench_transcripts
 import server as servers
@@ -159,6 +160,10 @@ def _hooks(figures: dict[str, Any]) -> dict[str, str]:
     return blocks
 
 
+def _fsync(figures: dict[str, Any]) -> dict[str, str]:
+    return {"fsync": f"Medians of {figures['turns']} turns.\n\n{_table(bench_fsync.HEADS, bench_fsync.table(figures))}"}
+
+
 def _transcripts(figures: dict[str, Any]) -> dict[str, str]:
     rounds = len(figures["runs"]["ccusage"])
     about = f"{figures['bytes'] / 1e6:,.0f} MB, median of {rounds} rounds; ccusage {figures['ccusage']} `claude daily --offline --json`."
@@ -177,6 +182,7 @@ GROWING = (
 )
 BLOCKS = {
     "collector": _collector,
+    "fsync": _fsync,
     "ingest": _ingest,
     "queries": _queries,
     "start": _start,

@@ -118,15 +118,15 @@ class Server:
         return time.monotonic() - begun
 
 
-def start(home: Path, checkout: Path = ROOT) -> Server:
-    """Start the server of `home`; returns when its health check answers."""
+def start(home: Path, checkout: Path = ROOT, more: dict[str, str] | None = None) -> Server:
+    """Start the server of `home`, with `more` in its environment; returns when its health check answers."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / "server.json").unlink(missing_ok=True)
     begun = time.monotonic()
     with open(home / "serve.err", "ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "sp_telemetry.cli.main", "serve"],
-            env=environment(home, checkout),
+            env=environment(home, checkout) | (more or {}),
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -147,11 +147,11 @@ def start(home: Path, checkout: Path = ROOT) -> Server:
 
 
 @contextlib.contextmanager
-def running(home: Path | None = None, checkout: Path = ROOT) -> Iterator[Server]:
+def running(home: Path | None = None, checkout: Path = ROOT, more: dict[str, str] | None = None) -> Iterator[Server]:
     """A server over `home`, or over a scratch home that is removed afterwards."""
     scratch = None if home else Path(tempfile.mkdtemp(prefix="sp-telemetry-bench-"))
     try:
-        server = start(home or scratch / "home", checkout)
+        server = start(home or scratch / "home", checkout, more)
         try:
             yield server
         finally:

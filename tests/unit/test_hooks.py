@@ -165,7 +165,7 @@ def test_a_branch_switched_by_bash_is_seen_also_when_the_command_failed(session:
     session.hook("bash", tool_name="Bash", hook_event_name="PostToolUseFailure")
     git(session.cwd, "switch", "-q", "--detach")
     session.hook("bash", tool_name="Bash")
-    assert [(one["branch"], one["feature"]) for one in records(otlp)] == [
+    assert [(one["branch"], one["feature"]) for one in records(otlp, 3)] == [
         ("017-usage-data-collection", "017-usage-data-collection"), ("018-cost-reports", "018-cost-reports"), ("", ""),
     ]
 
@@ -196,7 +196,7 @@ def test_the_file_edited_last_says_the_chapter_until_the_branch_changes(session:
     session.hook("edit", tool_name="NotebookEdit", tool_input={"notebook_path": str(part / "33-agents" / "plot.ipynb")})
     git(session.cwd, "switch", "-q", "main")
     session.hook("prompt", prompt="go on")
-    chapters = [(one["chapter"], one["chapter_source"]) for one in records(otlp)]
+    chapters = [(one["chapter"], one["chapter_source"]) for one in records(otlp, 5)]
     assert chapters == [("", ""), ("33-agents", "file"), ("34-costs", "file"), ("33-agents", "file"), ("", "")]
     assert json.loads((session.home / "hooks" / f"{session.id}.json").read_text())["told"] == {}
 
@@ -209,7 +209,7 @@ def test_a_step_lasts_until_the_next_command_that_starts_one(session: Session, o
     session.hook("edit", tool_name="Skill", tool_input={"skill": "something-else"})
     session.start("compact")
     session.start("clear")
-    assert [one["step"] for one in records(otlp)] == ["", "plan", "tasks", "implement", ""]
+    assert [one["step"] for one in records(otlp, 5)] == ["", "plan", "tasks", "implement", ""]
 
 
 def test_a_subagent_counts_for_its_session_but_its_directory_does_not(session: Session, otlp: OtlpRecorder, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_subagent_counts_for_its_session_but_its_directory_does_not(session: S
     beside = tmp_path / "beside"
     session.edit(beside / "manuscript/05-part/34-costs/text.md", cwd=str(beside), agent_id="a1", agent_type="Explore")
     session.hook("bash", tool_name="Bash", cwd=str(beside), agent_id="a1")
-    assert [(one["branch"], one["chapter"]) for one in records(otlp)] == [
+    assert [(one["branch"], one["chapter"]) for one in records(otlp, 2)] == [
         ("017-usage-data-collection", ""), ("017-usage-data-collection", "34-costs"),
     ]
 
@@ -227,7 +227,7 @@ def test_a_session_that_moves_to_a_worktree_is_seen_there(session: Session, otlp
     session.start()
     git(session.cwd, "worktree", "add", "-qb", "018-cost-reports", str(tmp_path / "beside"))
     session.hook("edit", tool_name="EnterWorktree", tool_input={}, cwd=str(tmp_path / "beside"))
-    assert [(one["branch"], one["worktree"]) for one in records(otlp)][-1] == ("018-cost-reports", "beside")
+    assert [(one["branch"], one["worktree"]) for one in records(otlp, 2)][-1] == ("018-cost-reports", "beside")
 
 
 def rebasing(path: Path) -> Path:
@@ -295,7 +295,7 @@ def test_the_repositorys_rules_and_the_persons_name_are_used(session: Session, o
     (session.home / "config.toml").write_text('# made by set-up\nautostart = false\nperson = "Ada Lövelace"\n')
     session.start()
     session.hook("prompt", prompt="/draft it")
-    assert [(one["project"], one["person"], one["step"]) for one in records(otlp)] == [
+    assert [(one["project"], one["person"], one["step"]) for one in records(otlp, 2)] == [
         ("The Book", "Ada Lövelace", ""), ("The Book", "Ada Lövelace", "draft"),
     ]
 
@@ -305,7 +305,7 @@ def test_the_running_servers_own_port_counts(session: Session, otlp: OtlpRecorde
     (session.home / "server.json").write_text(json.dumps({"pid": 1, "ports": {"otlp_http": session.port}}))
     session.port = NOBODY
     session.start()
-    assert len(records(otlp)) == 1
+    assert len(records(otlp, 1)) == 1
 
 
 def test_a_large_repository_costs_no_more(session: Session, otlp: OtlpRecorder) -> None:
@@ -316,7 +316,7 @@ def test_a_large_repository_costs_no_more(session: Session, otlp: OtlpRecorder) 
     begun = time.monotonic()
     session.hook("prompt", prompt="/plan")
     assert time.monotonic() - begun < 0.3
-    assert records(otlp)[-1]["step"] == "plan"
+    assert records(otlp, 2)[-1]["step"] == "plan"
 
 
 def test_files_are_private_to_their_owner(session: Session) -> None:
@@ -330,7 +330,7 @@ def test_files_are_private_to_their_owner(session: Session) -> None:
 def test_a_prompt_that_names_a_chapter_sets_it_until_an_edit_says_otherwise(session: Session, otlp: OtlpRecorder) -> None:
     session.start()
     session.hook("prompt", prompt="Secretly shorten chapter 34, and chapter 99 is not there")
-    assert len(records(otlp)) == 1  # two names, even where one leads nowhere, decide nothing
+    assert len(records(otlp, 1)) == 1  # two names, even where one leads nowhere, decide nothing
     session.hook("prompt", prompt="Secretly shorten chapter 34.")
     session.hook("prompt", prompt="go on")
     session.edit(session.cwd / "manuscript/05-part/33-agents/text.md")

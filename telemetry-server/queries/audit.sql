@@ -11,6 +11,17 @@
 -- reason   why only one side has it; of both: what differs, empty where model and all tokens agree
 -- filled   of side transcript: it was filled in from there (source = transcript), and so counts
 WITH
+    -- what Claude Code asks a model beside the conversation, which no transcript holds: its own words in 2.1.197 and 2.1.330, and in its documentation
+    [
+        'agent_classifier', 'agent_creation', 'agent_namer', 'agent_summary', 'artifact_comment_analyst', 'artifact_comment_fast_ack',
+        'artifact_comment_reply', 'artifact_comment_triage', 'auto_dream', 'auto_mode', 'auto_mode_critique', 'auto_mode_setup_propose', 'auxiliary',
+        'away_summary', 'bash_extract_prefix', 'compact', 'context_tip_classifier', 'context_tip_reception', 'extract_memories',
+        'extract_memories_first_look', 'feedback', 'first_tasks_read', 'fleet_agent_suggestions', 'generate_session_title', 'hook_agent', 'hook_prompt',
+        'insights', 'mcp_datetime_parse', 'model_validation', 'permission_explainer', 'plugin_eval_judge', 'plugin_eval_mock', 'prompt_suggestion',
+        'rename_generate_name', 'repl_sampling', 'resume_cache_warm', 'session_memory', 'session_search', 'ship_pr_texts', 'side_question', 'speculation',
+        'subagent_config_classifier', 'summary', 'teleport_generate_title', 'title', 'tool_use_summary_generation', 'verification', 'web_fetch_apply',
+        'web_search_tool'
+    ] AS auxiliary,
     if({audited_at:String} = '', (SELECT max(audited_at) FROM telemetry.audit_findings), parseDateTime64BestEffort({audited_at:String}, 9, 'UTC')) AS last,
     (SELECT min(first_at) FROM telemetry.audit_findings WHERE audited_at = last) AS since,
     found AS
@@ -102,7 +113,8 @@ WITH
                     arrayExists(end -> end.1 <= f.first_at AND f.first_at < end.2, told.ends), 'last events lost',
                     'unknown'),
                 multiIf(
-                    NOT (query_source IN ('', 'sdk', 'main', 'subagent') OR startsWith(query_source, 'repl_main_thread') OR startsWith(query_source, 'agent:')), 'auxiliary',
+                    query_source IN auxiliary, 'auxiliary',
+                    NOT (query_source IN ('', 'sdk', 'main', 'subagent') OR startsWith(query_source, 'repl_main_thread') OR startsWith(query_source, 'agent:')), 'of an unknown kind',
                     young, 'not yet written',
                     NOT has(kept.agents, f.agent_id)
                         OR arrayExists(file -> f.first_at > file.2 AND (file.1 = f.agent_id OR f.agent_id = '' AND of_agent), kept.gone),
@@ -129,6 +141,7 @@ SELECT
     minIf(e.cost_factor, e.cost_factor != 1) AS least_factor,
     maxIf(e.cost_factor, e.cost_factor != 1) AS most_factor,
     sumIf(e.telemetry_usd - e.transcript_usd, side = 'both' AND e.unpriced = 0) AS cost_differs_usd,
+    sumIf(abs(e.telemetry_usd - e.transcript_usd), side = 'both' AND e.unpriced = 0) AS cost_apart_usd, -- where more and less do not cancel
     arraySlice(arraySort(groupArrayIf((e.first_at, e.request_id, e.message_id, e.query_source, e.telemetry_tokens, e.transcript_tokens,
         e.telemetry_usd, e.transcript_usd), finding != 0 AND {details:UInt32} != 0)), 1, {details:UInt32}) AS details
 FROM explained AS e

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from sp_telemetry import resources
 from sp_telemetry.privacy.vocabulary import WORDS
 from tests.client import VERSIONS, executable
 from tests.client.install import ClientUnavailable
@@ -26,3 +27,5 @@ def test_what_a_request_is_for_is_a_word_that_we_know(version: str) -> None:
         purposes = {found.decode() for found in re.findall(rb'querySource:"([A-Za-z_]+)"', content)}
     assert {"sdk", "compact", "web_search_tool"} <= purposes
     assert purposes - WORDS == set()
+    known = set(re.findall(r"'([a-z_]+)'", resources.path("telemetry-server/queries/audit.sql").read_text("utf-8")))
+    assert purposes - known == set(), "an audit calls them of an unknown kind"

@@ -93,6 +93,26 @@ def test_what_the_command_refuses(running, configuration, tmp_path):
     assert away.returncode == 3
 
 
+@pytest.mark.parametrize("words", [["audit"], ["backfill", "--dry-run"], ["backfill"]], ids=" ".join)
+def test_what_can_not_be_read_is_named_by_who_reads(running, configuration, of, tmp_path, words):
+    """It may be what is missing: "nothing was missing" is half of the truth then."""
+    path = configuration.session(of, made(of, NOW - 5 * DAY, 1).transcript())
+    with path.open("ab") as file:
+        file.write(b'{"type":"assistant","cut')
+    (tmp_path / "elsewhere.jsonl").write_text("")
+    link = path.with_name(f"{identifier(of)}.jsonl")
+    link.symlink_to(tmp_path / "elsewhere.jsonl")
+    _command(running, configuration, "backfill")
+    done = _command(running, configuration, *words)
+    unread = ["lines left out: 1 cut off in the middle", f"not read: {link} is a link out of the folder of transcripts"]
+    assert [line for line in done.stdout.splitlines() if line.startswith(("lines left", "not read"))] == unread, done.stderr
+    told = json.loads(_command(running, configuration, *words, "--json").stdout)
+    if words == ["audit"]:
+        assert told["transcripts"]["not_read"] == [[str(link), "is a link out of the folder of transcripts"]]
+    else:
+        assert (told["unread"], done.stdout.splitlines()[0]) == (unread, f"Nothing {'is' if words[1:] else 'was'} missing.")
+
+
 def test_it_is_a_report_as_well_as_a_command(running, configuration, of):
     """So `/telemetry-report audit` is answered in a session: the plugin hands its arguments to `report`."""
     session = made(of, NOW - 5 * DAY, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, refuse_empty, zone_in_force
     from sp_telemetry.store.client import connect
-    from sp_telemetry.transcripts import audit, backfill, files, links, reading
+    from sp_telemetry.transcripts import audit, backfill, files, links, reading, summary
 
     if args.quiet:
         os.nice(10)
@@ -79,18 +80,22 @@ def run(args: argparse.Namespace) -> int:
     with links.linking(client, read):
         if args.dry_run:
             missing = backfill.missing(client, machine, since)
-            return _tell(args, missing, "would be filled in from transcripts", "Nothing is missing." if found.files else NO_TRANSCRIPTS)
+            nothing = "Nothing is missing." if found.files else NO_TRANSCRIPTS
+            return _tell(args, missing, "would be filled in from transcripts", nothing, summary.unread(found, read))
         done = backfill.fill(client, machine, since, settings.person, kept)
     if read.changed or done.requests:
         audit.refresh(client, where.key, kept)  # what stands under reports
-    return _tell(args, done, "filled in from transcripts", "Nothing was missing." if found.files else NO_TRANSCRIPTS)
+    nothing = "Nothing was missing." if found.files else NO_TRANSCRIPTS
+    return _tell(args, done, "filled in from transcripts", nothing, summary.unread(found, read))
 
 
-def _tell(args: argparse.Namespace, figures: Figures, what: str, nothing: str) -> int:
+def _tell(args: argparse.Namespace, figures: Figures, what: str, nothing: str, unread: Sequence[str] = ()) -> int:
+    """`unread`: what could not be read, a line each; it may be what is missing."""
     if args.json:
-        print(json.dumps({"dry_run": args.dry_run, "removed" if args.remove else "filled": figures.as_dict()}, indent=2))
+        told = {"dry_run": args.dry_run, "removed" if args.remove else "filled": figures.as_dict()}
+        print(json.dumps(told | ({} if args.remove else {"unread": list(unread)}), indent=2))
     elif not args.quiet:
-        print(_text(figures, what) if figures.requests else nothing)
+        print("\n".join([_text(figures, what) if figures.requests else nothing, *unread]))
     return 0
 
 

@@ -25,7 +25,7 @@ from sp_telemetry.transcripts.special import special
 DETAILS = 1000
 LAST_DAYS = 30  # what the statements look at where no beginning is given
 PENDING = ("not yet exported", "not yet written")
-EXPLAINED = ("auxiliary", "transcript deleted", *PENDING)  # requests that only telemetry can know
+EXPLAINED = ("auxiliary", "of an unknown kind", "transcript deleted", *PENDING)  # requests that only telemetry can know
 TOKENS = ("input", "output", "cache_read", "cache_creation")
 _BOTH = ("telemetry_tokens", "transcript_tokens")
 _DETAIL = ("timestamp", "request_id", "message_id", "query_source", *_BOTH, "telemetry_usd", "transcript_usd")
@@ -87,8 +87,18 @@ class Audit:
         return sum(row["cost_differs_usd"] for row in self.rows)
 
     @property
+    def cost_apart_usd(self) -> float:
+        """The same without its sign, request by request: more of one does not make up for less of another."""
+        return sum(row["cost_apart_usd"] for row in self.rows)
+
+    @property
+    def unpriced(self) -> int:
+        """Requests in both whose cost has nothing to be held against."""
+        return sum(row["unpriced"] for row in self.rows if row["side"] == "both")
+
+    @property
     def other_prices(self) -> list[dict[str, Any]]:
-        """Models that a version counts at other prices throughout: model, version, factor, requests, cost_differs_usd."""
+        """Models that a version counts at other prices throughout: model, version, factor, requests, cost_differs_usd, cost_apart_usd."""
         return [each for each in self._cost_differences() if each["factor"]]
 
     @property
@@ -119,10 +129,11 @@ class Audit:
                     "version": version,
                     "requests": other,
                     "cost_differs_usd": sum(row["cost_differs_usd"] for row in rows),
+                    "cost_apart_usd": sum(row["cost_apart_usd"] for row in rows),
                     "factor": round(most, 4) if throughout else None,
                 }
             )
-        return sorted(found, key=lambda each: -abs(each["cost_differs_usd"]))
+        return sorted(found, key=lambda each: -each["cost_apart_usd"])
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -135,6 +146,8 @@ class Audit:
             "auxiliary": self.count("telemetry", "auxiliary"),
             "differing": self.differing,
             "cost_differs_usd": round(self.cost_differs_usd, 6),
+            "cost_apart_usd": round(self.cost_apart_usd, 6),
+            "unpriced": self.unpriced,
             "other_prices": self.other_prices,
             "unexplained_costs": self.unexplained_costs,
             "reasons": self.reasons,

@@ -7,10 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from sp_telemetry.transcripts.audit import PENDING, Audit
+from sp_telemetry.transcripts.files import Found
+from sp_telemetry.transcripts.reading import Read
 
 SHOWN = 5
 WHY = {
     "auxiliary": "titles, summaries and the like: no transcript holds them",
+    "of an unknown kind": "what for is a word that this version does not know, and no transcript holds them",
     "transcript deleted": "no transcript of the session is here (any more)",
     "transcript unreadable": "lines of the session's transcript could not be read",
     "telemetry off then": "no event of that prompt arrived, and the server ran, or there was none yet",
@@ -43,7 +46,7 @@ def text(audit: Audit) -> str:
     for other in audit.unexplained_costs:
         lines.append(
             f"cost: of {other['model']}, Claude Code {other['version']}, {_requests(other['requests'])} cost"
-            f" {_dollars(other['cost_differs_usd'])} more or less than their tokens at the price list"
+            f" {_dollars(other['cost_apart_usd'])} more or less than their tokens at the price list"
         )
     numbers = audit.numbers
     lines.append(f"events: {numbers['gaps']:,} of {numbers['expected']:,} numbers missing (event.sequence)")
@@ -55,8 +58,7 @@ def text(audit: Audit) -> str:
             f"replays: {_requests(numbers['replayed_requests'])} in several transcripts, {numbers['repeated_lines']:,} lines repeated;"
             " counted once"
         )
-    lines.append(_files(audit))
-    lines += [f"not read: {_short(path)} {why}" for path, why in (*audit.found.refused, *audit.read.problems)]
+    lines += [_files(audit), *unread(audit.found, audit.read)]
     if audit.missing:
         lines.append("`sp-telemetry backfill` fills what is missing.")
     return "\n".join(lines)
@@ -79,7 +81,11 @@ def line(audit: Audit) -> str:
         parts.append(f"{audit.differing - other_model:,} with other tokens")
     if other_model:
         parts.append(f"{other_model:,} with another model")
-    parts.append(f"cost differs by {_dollars(audit.cost_differs_usd)}")
+    in_sum, apart = audit.cost_differs_usd, audit.cost_apart_usd
+    more = f" in sum, by {_dollars(apart)} request by request" if apart - abs(in_sum) >= 0.005 else ""
+    parts.append(f"cost differs by {_dollars(in_sum)}{more}")
+    if audit.unpriced:
+        parts.append(f"{audit.unpriced:,} unpriced, their cost not compared")
     return " · ".join(parts)
 
 
@@ -105,12 +111,20 @@ def _gap(gap: dict[str, Any]) -> str:
     return f"session {gap['session_id']}{process}: {numbers}, {begun} {_second(gap['before'])} UTC"
 
 
+def unread(found: Found, read: Read) -> list[str]:
+    """What of the transcripts could not be read, a line each."""
+    broken = ", ".join(f"{number:,} {what}" for what, number in read.lines.items() if number)
+    return [
+        *([f"lines left out: {broken}"] if broken else []),
+        *(f"not read: {_short(path)} {why}" for path, why in (*found.refused, *read.problems)),
+    ]
+
+
 def _files(audit: Audit) -> str:
     read = audit.read
     folders = ", ".join(map(_short, audit.found.folders)) or "no folder of Claude Code"
     news = f"{read.new:,} new or changed ({read.size / 1e6:,.1f} MB)" if read.new else "none new or changed"
-    broken = ", ".join(f"{number:,} {what}" for what, number in read.lines.items() if number)
-    return f"transcripts: {read.files:,} in {folders}, {news}" + (f"; lines left out: {broken}" if broken else "")
+    return f"transcripts: {read.files:,} in {folders}, {news}"
 
 
 def _requests(number: int) -> str:

@@ -140,11 +140,15 @@ def test_what_an_audit_found_stands_under_reports(running, configuration, of):
     store(running, session.events())
     before = _report(running, configuration, "cost", "--session", of)["coverage"]
     assert (before["audited_sessions"], before["missing_requests"], before["gaps"]) == (0, 0, 0)
+    reports = ("cost", "tokens", "sessions")  # that have something to say of this session
+    for report in reports:
+        assert " · not audited · " in " ".join(_command(running, configuration, "report", report, "--session", of).stdout.split())
     performed(running, configuration)
     after = _report(running, configuration, "cost", "--session", of)["coverage"]
     assert (after["audited_sessions"], after["audited_requests"], after["missing_requests"]) == (1, 5, 2)
-    text = " ".join(_command(running, configuration, "report", "cost", "--session", of).stdout.split())
-    assert "2 of 5 requests missing by the audit of 20" in text
+    for report in reports:
+        text = " ".join(_command(running, configuration, "report", report, "--session", of).stdout.split())
+        assert "2 of 5 requests missing by the audit of 20" in text and "not audited" not in text
 
 
 def test_what_was_filled_in_is_said_under_reports(running, configuration, of):

@@ -28,6 +28,8 @@ def lines(result: Result, width: int) -> list[str]:
     if facts.get("audited_sessions"):
         missing = f"{facts['missing_requests']:,} of {facts['audited_requests']:,} requests missing"
         parts.append(f"{missing} by the audit of {facts['audited_at'][:10]}")
+    elif facts.get("audited_sessions") == 0:
+        parts.append("not audited")
     if facts.get("filled_requests"):
         parts.append(f"{counted(facts['filled_requests'], 'request')} filled in from transcripts")
     parts.append(f"source: {result.report.source}, {_range(result)} ({result.parameters.zone})")

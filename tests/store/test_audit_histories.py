@@ -1,4 +1,5 @@
-"""The audit's three sets for any history, on the real engine behind a real server, against a plain model in Python."""
+"""The audit's three sets for any history of forks, duplicates, late events, backfills, removals and deleted transcripts: on the real engine
+behind a real server, against a plain model in Python."""
 
 from __future__ import annotations
 
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from sp_telemetry.transcripts import backfill, files
 from tests.client.script import Usage
 from tests.server import Server
 from tests.store.audited import DAY, NOW, Request, Session, named, numbers, performed, running, sets, store
-from tests.transcripts import Configuration, identifier
+from tests.transcripts import SECRET, Configuration, identifier
 
 __all__ = ["running"]  # a fixture
 
@@ -47,57 +49,119 @@ def _history(drawn: list[list[dict[str, Any]]], forks: list[bool]) -> list[Sessi
     return sessions
 
 
-def _check(running: Server, folder: Path, sessions: list[Session], order: list[int]) -> None:
-    configuration = Configuration(folder)
-    for session in sessions:
-        lines = session.transcript()
-        configuration.session(session.id, lines)
-        if session.fork and lines:  # everything once more, in a file of a session that did nothing else
-            copy = identifier(session.id, "fork")
-            queued = {"type": "queue-operation", "timestamp": "2199-01-01T00:00:00.000Z", "sessionId": copy}
-            configuration.session(copy, [queued, *(line | {"sessionId": copy} for line in lines)])
-    events = [event for session in sessions for event in session.events()]
-    shuffled = [events[place % len(events)] for place in order] + events if events else []
-    for begin in range(0, len(shuffled), 5):  # duplicates, in another order, and again
-        store(running, shuffled[begin : begin + 5])
-    done = performed(running, configuration)
-    ids = [session.id for session in sessions]
-    found = sets(done, *ids)
+class Case:
+    """Sessions on both sides, and what happens to them then; `filled`: names of requests that a backfill has filled in."""
 
-    def requests(condition: Any) -> dict[str, set[str]]:
-        return {session.id: {each.name for each in session.requests if condition(each)} for session in sessions}
+    def __init__(self, running: Server, folder: Path, sessions: list[Session]) -> None:
+        self.running, self.sessions, self.configuration = running, sessions, Configuration(folder)
+        self.ids = [session.id for session in sessions]
+        self.filled: set[str] = set()
+        self.files: list[Path] = []
 
-    both = requests(lambda each: each.in_transcript and each.in_telemetry)
-    only_transcript = requests(lambda each: each.in_transcript and not each.in_telemetry)
-    only_telemetry = requests(lambda each: each.in_telemetry and not each.in_transcript)
-    for side, expected in (("both", both), ("transcript", only_transcript), ("telemetry", only_telemetry)):
-        counted = {of: sum(number for (session, _), number in found[side].items() if session == of) for of in ids}
-        assert counted == {of: len(names) for of, names in expected.items()}, side
-    assert all(reason == "" for _, reason in found["both"])
-    named_missing = {name.lstrip("reqmsg_").lstrip("0") for name in named(done, "transcript", *ids)}
-    assert named_missing == {name.lstrip("0") for names in only_transcript.values() for name in names}
-    auxiliary = sum(number for (_, reason), number in found["telemetry"].items() if reason == "auxiliary")
-    expected_auxiliary = [
-        each for session in sessions for each in session.requests
-        if each.in_telemetry and not each.in_transcript and each.source == "generate_session_title"
-    ]  # fmt: skip
-    assert auxiliary == len(expected_auxiliary)
-    # each request once: the tokens of both sides are those of what happened
-    for side, name in (("telemetry", "in_telemetry"), ("transcript", "in_transcript")):
-        tokens = sum(row[f"{side}_tokens"]["cache_read"] for row in done.rows if row["session_id"] in ids)
-        assert tokens == sum(each.usage.cache_read for session in sessions for each in session.requests if getattr(each, name))
+    def write_down(self) -> None:
+        for session in self.sessions:
+            lines = session.transcript()
+            self.files.append(self.configuration.session(session.id, lines))
+            if session.fork and lines:  # everything once more, in a file of a session that did nothing else
+                copy = identifier(session.id, "fork")
+                queued = {"type": "queue-operation", "timestamp": "2199-01-01T00:00:00.000Z", "sessionId": copy}
+                self.files.append(self.configuration.session(copy, [queued, *(line | {"sessionId": copy} for line in lines)]))
+
+    def send(self, order: list[int]) -> None:
+        events = [event for session in self.sessions for event in session.events()]
+        shuffled = [events[place % len(events)] for place in order] + events if events else []
+        for begin in range(0, len(shuffled), 5):  # duplicates, in another order, and again
+            store(self.running, shuffled[begin : begin + 5])
+
+    def names(self, condition: Any) -> dict[str, set[str]]:
+        return {session.id: {each.name for each in session.requests if condition(each)} for session in self.sessions}
+
+    # ---- what happens
+
+    def fill(self) -> None:
+        backfill.fill(self.running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+        missing = self.names(lambda each: each.in_transcript and not each.in_telemetry)
+        self.filled = {name for names in missing.values() for name in names}
+
+    def remove(self) -> None:
+        backfill.remove(self.running.client, 0.0, 0)
+        self.filled = set()
+
+    def arrive(self) -> None:
+        """Every second event that never came, after all, and what had come once more."""
+        late = [each for session in self.sessions for each in session.requests if not each.in_telemetry][::2]
+        for each in late:
+            each.in_telemetry = True
+        self.filled -= {each.name for each in late}
+        self.send([3, 1, 2])
+
+    def delete(self) -> None:
+        """Claude Code removes its transcripts. What was read of them stays known."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+
+    # ---- what must hold then
+
+    def check(self) -> None:
+        done = performed(self.running, self.configuration)
+        found = sets(done, *self.ids)
+        both = self.names(lambda each: each.in_transcript and each.in_telemetry)
+        only_transcript = self.names(lambda each: each.in_transcript and not each.in_telemetry)
+        only_telemetry = self.names(lambda each: each.in_telemetry and not each.in_transcript)
+        for side, expected in (("both", both), ("transcript", only_transcript), ("telemetry", only_telemetry)):
+            counted = {of: sum(number for (session, _), number in found[side].items() if session == of) for of in self.ids}
+            assert counted == {of: len(names) for of, names in expected.items()}, side
+        assert all(reason == "" for _, reason in found["both"])
+        named_missing = {name.lstrip("reqmsg_").lstrip("0") for name in named(done, "transcript", *self.ids)}
+        assert named_missing == {name.lstrip("0") for names in only_transcript.values() for name in names}
+        filled = {(row["session_id"], row["filled"]): 0 for row in done.rows if row["side"] == "transcript"}
+        for row in done.rows:
+            if row["side"] == "transcript":
+                filled[row["session_id"], row["filled"]] += row["requests"]
+        assert {of: filled.get((of, True), 0) for of in self.ids} == {of: len(names & self.filled) for of, names in only_transcript.items()}
+        requests = [each for session in self.sessions for each in session.requests]
+        auxiliary = sum(number for (_, reason), number in found["telemetry"].items() if reason == "auxiliary")
+        assert auxiliary == sum(
+            each.in_telemetry and not each.in_transcript and each.source == "generate_session_title" for each in requests
+        )
+        # each request once: the tokens of both sides are those of what happened, and reports count what arrived or was filled in
+        for side, name in (("telemetry", "in_telemetry"), ("transcript", "in_transcript")):
+            tokens = sum(row[f"{side}_tokens"]["cache_read"] for row in done.rows if row["session_id"] in self.ids)
+            assert tokens == sum(each.usage.cache_read for each in requests if getattr(each, name))
+        counted = "SELECT sum(cache_read_tokens) FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request'"
+        [[tokens]] = self.running.query(f"{counted} AND has({{ids:Array(String)}}, session_id)", ids=self.ids)
+        assert tokens == sum(each.usage.cache_read for each in requests if each.in_telemetry or each.name in self.filled)
 
 
-# Every example takes a second of reading and asking, so there are few here and many in the long form.
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-@given(histories, st.lists(st.booleans(), min_size=1, max_size=4), st.lists(st.integers(0, 40), max_size=12))
-def test_the_three_sets_are_right_for_any_history(running, tmp_path_factory, drawn, forks, order):
-    _check(running, tmp_path_factory.mktemp("history"), _history(drawn, forks), order)
+def _run(running: Server, folder: Path, sessions: list[Session], order: list[int], steps: list[str]) -> None:
+    case = Case(running, folder, sessions)
+    case.write_down()
+    case.send(order)
+    case.check()
+    for step in steps:
+        getattr(case, step)()
+        case.check()
+
+
+# Every step takes a second of reading and asking, so there are few here and many in the long form.
+any_history = given(
+    histories, st.lists(st.booleans(), min_size=1, max_size=4), st.lists(st.integers(0, 40), max_size=12),
+    st.lists(st.sampled_from(["fill", "arrive", "remove", "delete", "fill"]), max_size=3),
+)  # fmt: skip
+ALIKE = {"in_transcript": True, "lines": 1, "copies": 1, "source": "sdk", "gap": 9}
+LATE = [[{**ALIKE, "in_telemetry": number < 1, "has_id": number < 3} for number in range(5)]]
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@example(LATE, [True], [0], ["fill", "arrive", "delete", "remove", "fill"])
+@any_history
+def test_the_three_sets_are_right_for_any_history(running, tmp_path_factory, drawn, forks, order, steps):
+    _run(running, tmp_path_factory.mktemp("history"), _history(drawn, forks), order, steps)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(histories, st.lists(st.booleans(), min_size=1, max_size=4), st.lists(st.integers(0, 40), max_size=12))
-def test_the_three_sets_are_right_for_any_history_at_length(running, tmp_path_factory, drawn, forks, order):
-    _check(running, tmp_path_factory.mktemp("history"), _history(drawn, forks), order)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@any_history
+def test_the_three_sets_are_right_for_any_history_at_length(running, tmp_path_factory, drawn, forks, order, steps):
+    _run(running, tmp_path_factory.mktemp("history"), _history(drawn, forks), order, steps)

@@ -126,11 +126,13 @@ def test_what_was_missed_is_filled_in_once_and_gives_way_to_the_original(place: 
     assert place.state() == full
 
     # The originals arrive late, twice: each takes its row's place, and no sum changes.
+    by_context = contexts_of(place)
     late = place.otlp.of("logs")
     for request in (*late, *late):
         store.stored("logs", request.body, request.content_type)
     assert sum_of(place) == (len(lost) + len(reported), pytest.approx(cost, abs=1e-9))
     assert store.query("SELECT count() FROM telemetry_events FINAL WHERE source = 'transcript'") == [[0]]
+    assert contexts_of(place) == by_context
     audit = place.audit()
     assert (audit["clean"], audit["both"], audit["filled"]) == (True, len(lost) + len(reported), 0)
     assert place.command("backfill")["filled"]["requests"] == 0
@@ -161,6 +163,14 @@ def sum_of(place: Place) -> tuple[int, float]:
     }
     assert len(sums) == 1, sums
     return sums.pop()
+
+
+def contexts_of(place: Place) -> list[list[Any]]:
+    """Requests and cost by all that a context says, and by user, model and session."""
+    return place.store.query("""
+        SELECT user_id, session_id, model, project, branch, feature, chapter_context, part, workflow_step, context_source,
+            count(), round(sum(cost_usd), 9)
+        FROM telemetry_events FINAL WHERE event_type = 'api_request' GROUP BY ALL ORDER BY ALL""")
 
 
 def stale(place: Place) -> bool:

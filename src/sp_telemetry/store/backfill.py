@@ -61,9 +61,10 @@ def is_any_listed(runner: Runner) -> bool:
 
 
 def cancel_arrived(runner: Runner) -> None:
-    """The same as `cancel` for the events in stage_events, which were just stored."""
+    """The same as `cancel` for the events in stage_events, which were just stored. They keep the context that a row in their place had."""
     by_id, without_id = map(int, run_file(runner, "clickhouse/maintenance/concerned_by_arrival.sql").split())
     if by_id:
+        run_file(runner, "clickhouse/maintenance/keep_contexts.sql")
         run_file(runner, "clickhouse/maintenance/cancel_arrived.sql")
     if without_id:
         cancel(runner)

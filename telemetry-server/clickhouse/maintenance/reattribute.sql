@@ -31,5 +31,6 @@ ASOF LEFT JOIN
 ON e.session_id = c.session_id AND e.timestamp >= c.at
 WHERE (e.context_at, e.project, e.branch, e.feature, e.chapter_context, e.part, e.workflow_step)
     != (c.at, if(c.project != '', c.project, e.project), c.branch, c.feature, c.chapter, c.part, c.step)
-    AND NOT (e.source = 'transcript' AND c.session_id = '') -- before the first record, what its transcript says counts
+    -- before the first record, what its transcript says counts, also of an event that took the place of what was filled in
+    AND NOT ((e.source = 'transcript' OR position(e.context_source, 'transcript') > 0) AND c.session_id = '')
 SETTINGS do_not_merge_across_partitions_select_final = 1;

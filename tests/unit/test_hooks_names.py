@@ -7,6 +7,7 @@ import json
 import random
 import re
 import sys
+import time
 from types import ModuleType
 
 import pytest
@@ -19,6 +20,7 @@ from tests.conftest import ROOT
 from tests.secrets_search import files, search
 from tests.store.examples import example
 from tests.unit.test_hooks import NOBODY, Session, book, git, otlp, records, session
+from tests.unit.test_own_rules import ORDINARY
 
 __all__ = ["otlp", "session"]  # fixtures
 pytestmark = [pytest.mark.checkout, pytest.mark.needs("sh", "git")]
@@ -90,10 +92,20 @@ def test_patterns_of_the_installations_own_count(session: Session, otlp: OtlpRec
     session.home.mkdir()
     (session.home / "privacy.toml").write_text(
         "[patterns.ticket]\nregex = 'ACME-[0-9]{4,}'\n[patterns.broken]\nregex = '('\n[patterns.all]\nregex = 'x*'\n"
+        f"[patterns.many]\nregex = 'x{{99999999999}}'\n[patterns.deep]\nregex = '{'(' * 900}x{')' * 900}'\n"
     )
     git(session.cwd, "switch", "-qc", "017-ACME-12345-x")
     session.start()
     assert [one["branch"] for one in records(otlp, 1)] == ["017-<ticket>-x"]
+
+
+def test_patterns_that_are_not_refused_take_no_hook_its_time() -> None:
+    """`re` goes back where it fails, and the engine does not: on ordinary names and on the longest that repeat themselves."""
+    module, before = load("names"), time.process_time()
+    for regex in ORDINARY:
+        for name in ("017-usage-data-collection-of-agents", *((one * 255)[:255] for one in ("a", "0", "A1", "a-", "a/b.", "foo "))):
+            module._replaced(regex, "<mine>", "", name)
+    assert time.process_time() - before < 0.25 * len(ORDINARY)
 
 
 def plant(session: Session, five: list[tuple[str, str]]) -> dict[str, str]:

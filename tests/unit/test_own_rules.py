@@ -11,6 +11,8 @@ import pytest
 
 from sp_telemetry.errors import UsageError
 from sp_telemetry.privacy import own, sql, table
+from sp_telemetry.privacy.backtracking import stalls
+from sp_telemetry.privacy.patterns import PATTERNS
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
@@ -96,6 +98,7 @@ error = "drop"
         ("regex = '(ACME)'\nreplacement = '[\\1]'\nlike = ['an ACME']", "does not do away with 'an ACME'"),
         ("regex = '(AC)ME'\nreplacement = '\\1ME'\nlike = ['an ACME']", "does not do away with 'an ACME'"),
         ("regex = 'ACME'\ncolour = 'red'", "unknown key"),
+        ("regex = '([a-z0-9]+-?)+!'", "backtracks"),
     ],
 )
 def test_a_bad_pattern_is_refused_with_its_reason(tmp_path, run, text, reason):
@@ -103,6 +106,23 @@ def test_a_bad_pattern_is_refused_with_its_reason(tmp_path, run, text, reason):
         load(tmp_path, f"[patterns.mine]\n{text}", run)
     assert reason in str(refused.value)
     assert refused.value.hint
+
+
+STALLING = (
+    "([a-z0-9]+-?)+!", "(a|a)*b", "(a|b|ab)+c", "([a-z]+-[a-z]+-?)+!", "(a*)*b", "(a?b?)+!", "[a-z]+[a-z]+!", "[a-m]+[k-z]+!",
+    "ACME-([a-z0-9]+-?)+!", "(?:[a-z]{1,9}-?){1,9}!", "(?:[a-z]+-?){2,5}!", r"([\d]+|[^-_]+)*\.org", "(?i)([a-z]+)+!", r"(\w+\s?)*\.",
+)  # fmt: skip
+ORDINARY = (
+    "ACME-[0-9]{4,}", "(?:foo|bar)-[a-z]+", "[a-z]+-[a-z]+", "[A-Z][A-Z0-9]+-[0-9]+", "(user )[^ ]+", r"\b[\w.-]+@[\w-]+\.[\w.]+\b",
+    "(?:[a-z0-9]+-)*[a-z0-9]+!", "[a-z]{2,}!", r"[a-z0-9]+(?:-[a-z0-9]+)*\.internal", ".*foo.*bar", "[A-Za-z0-9+/]{20,}={0,2}",
+    r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}", "([0-9]{3}[- ]?){2,4}x", "(?:Ada|Grace) (?:[A-Z][a-z]+ ?)+",
+)  # fmt: skip
+
+
+def test_what_python_would_go_back_in_is_known_and_what_is_ordinary_is_not() -> None:
+    assert [regex for regex in STALLING if not stalls(regex)] == []
+    shipped = (pattern.regex for pattern in PATTERNS[::9])
+    assert [regex for regex in (*ORDINARY, *shipped, "[[:alpha:]]{3}-[0-9]", r"\pL+", "(" * 900 + "x" + ")" * 900) if stalls(regex)] == []
 
 
 def test_what_stands_around_a_secret_may_be_put_back(tmp_path, run):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sp_telemetry.errors import UsageError
+from sp_telemetry.privacy.backtracking import stalls
 from sp_telemetry.privacy.patterns import PATTERNS, Pattern
 from sp_telemetry.privacy.policy import CONTEXT, LEVELS, Policy
 from sp_telemetry.privacy.redaction import quote, redacted
@@ -49,6 +50,10 @@ _BACKTRACKING = (
     (re.compile(r"\(\?<?[=!]"), "looks around itself"),
     (re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]|\(\?P=|\\[gk][<{]"), "refers back to what it matched"),
     (re.compile(r"\(\?>|(?<!\\)[*+?}]\+"), "forbids to go back"),
+)
+SHARED = (
+    "Let no two repeats share a text, one within the other or side by side: "
+    "'(?:[a-z]+-)*[a-z]+!' instead of '([a-z]+-?)+!', '[a-z]{2,}!' instead of '[a-z]+[a-z]+!'."
 )
 
 Run = Callable[[str], bytes]  # a statement for the engine, its answer as TabSeparated
@@ -182,6 +187,9 @@ def prove(patterns: Iterable[Pattern], run: Run) -> None:
             if hit == "1":
                 what = f"{where} does not do away with {text!r}: applied again it makes something else of it, or it changes nothing."
                 raise UsageError(what, "Put back only what stands around it.")
+        if text := stalls(pattern.regex):
+            what = f"{where} backtracks: the hooks, which match it with Python, would try millions of ways on {text[:30] + '…'!r}."
+            raise UsageError(what, SHARED)
 
 
 def _reason(text: str) -> str:

@@ -26,7 +26,7 @@ from sp_telemetry.store.pipeline import Lane, Pipeline
 from tests.client import OtlpRecorder
 from tests.collector.build import CONFIGURATION
 from tests.collector.running import Collector, running
-from tests.e2e.test_planted_secrets import Planter, by_hand
+from tests.e2e.planting import Planter, by_hand
 from tests.recordings.clean import empty_message
 from tests.recordings.reading import recordings
 from tests.secrets_search import files, search

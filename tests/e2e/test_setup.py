@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
 
 from sp_telemetry.home import Home
@@ -25,6 +29,7 @@ from tests.client import VERSIONS, ClaudeCode, MessagesApi, Reply, Script, ToolU
 from tests.client.install import ClientUnavailable
 from tests.conftest import ROOT, require
 from tests.ports import free_ports
+from tests.server import JSON, as_json, log_request, wait_for
 
 pytestmark = pytest.mark.needs("node", "npm", "git")
 PORTS = ("otlp_http", "otlp_grpc", "clickhouse", "health", "metrics")
@@ -246,6 +251,39 @@ def test_a_taken_port_is_named_with_its_holder_and_another_can_be_chosen(machine
         assert machine.setup("--person", "Ada")["ok"]
     # A hook that starts the server later has no variables of ours: the port stands in config.toml.
     assert f"metrics_port = {machine.ports['metrics']}" in (machine.home.path / "config.toml").read_text()
+
+
+#: level -> what is kept of a prompt's text, and of what the API said
+KEPT = {
+    "full": ("ask <email> of ACME-1234", "Overloaded, says <email>"),
+    "standard": ("", "Overloaded, says <email>"),
+    "strict": ("", "overloaded"),
+}
+
+
+def test_the_level_is_chosen_at_set_up_shown_by_status_and_holds(tmp_path: Path) -> None:
+    told = {"prompt": "ask grace@example.org of ACME-1234", "error": "Overloaded, says grace@example.org"}
+    with machine_in(tmp_path, VERSIONS[-1]) as machine:
+
+        def shown(line: str) -> bool:
+            return f"\nprivacy   {line}\n" in re.sub(r" since [-:0-9 ]{19}", "", machine.cli("status").stdout)
+
+        def kept() -> tuple[str, str]:
+            session = str(uuid4())
+            events = [{"name": name, "time_ns": time.time_ns(), "session.id": session, **told} for name in ("user_prompt", "api_error")]
+            url, body = f"http://127.0.0.1:{machine.ports['otlp_http']}/v1/logs", as_json(log_request(events))
+            assert httpx.post(url, content=body, headers={"Content-Type": JSON}).status_code == 200
+            assert len(machine.events(session, least=2)) == 2
+            sql = "SELECT max(attributes['prompt']), max(api_error_message) FROM telemetry.telemetry_events WHERE session_id = {s:String}"
+            return tuple(connect(machine.home, machine.home.settings()).query(sql, {"s": session}).rows[0])
+
+        for level, texts in KEPT.items():
+            assert machine.setup("--person", "Ada", "--privacy", level)["ok"]
+            assert tomllib.loads((machine.home.path / "config.toml").read_text())["privacy_level"] == level
+            assert wait_for(lambda at=level: shown(at)) and kept() == texts
+        rules = "[patterns.ticket]\nregex = 'ACME-[0-9]{4,}'\n[attributes]\nerror = 'drop'\n"
+        (machine.home.path / "privacy.toml").write_text(rules)
+        assert wait_for(lambda: shown("strict, with 2 rules of your own")) and kept() == ("", "")
 
 
 def test_broken_settings_and_impossible_names_change_nothing(machine: Machine) -> None:

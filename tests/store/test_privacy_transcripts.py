@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sp_telemetry.privacy import own
+from sp_telemetry.privacy.keys import KEYS
 from sp_telemetry.store import privacy, tightening
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.transcripts import backfill, files
+from tests import secrets_search
 from tests.client.script import Usage
 from tests.server import JSON, Server, as_json, log_request, server
 from tests.store.audited import DAY, NOW, Request, Session, performed
-from tests.transcripts import SECRET, Configuration, answer, identifier
+from tests.store.examples import example
+from tests.transcripts import SECRET, START, Configuration, answer, identifier, prompt
 
 AGENT = "a182b7b8cfcd07463"
 NAMED = ("model", "speed", "app.entrypoint", "service.version", "service.name", "enduser.id", "vcs.repository.name", "vcs.ref.head.name",
@@ -74,6 +79,66 @@ def test_own_rules_of_attributes_hold_for_transcripts_as_for_events(tmp_path, tr
             assert each == "" if treatment == "drop" else each.startswith("hash-"), (said, kept)
         assert "Ada" not in who and cost == 0
         assert running.query("SELECT max(input_tokens + output_tokens + cache_read_tokens) FROM telemetry.transcript_copies") == [[0]]
+
+
+PROVIDERS = ("Anthropic", "OpenAI", "AWS", "Google", "Hugging Face", "Databricks")
+
+
+def _planted(configuration: Configuration, home: Path) -> dict[str, str]:
+    """Transcripts with a secret in whatever a transcript says: where it was planted -> the secret. A provider's prefix is none.
+    `home`: where the directories are that they say are in /home/planted-person."""
+    chance, secrets = random.Random(7), {}
+
+    def plant(place: str, text: str = "") -> str:
+        text = text or "zebra" + "".join(chance.choices("bcdfghjklmnpqrstvwxz0123456789", k=20))
+        secrets[place] = text[-max(10, len(text) // 2) :]
+        return text
+
+    for provider in PROVIDERS:
+        [regex] = [key.regex for key in KEYS if key.provider == provider]
+        of, at = identifier(provider), START
+
+        def key(place: str, provider: str = provider, regex: str = regex) -> str:
+            while not (made := example(regex, chance, more=20).strip("-_.=+/")).isascii() or "/" in made:
+                pass
+            return plant(f"{provider}: {place}", made)
+
+        book = home / f"book of {provider}"
+        for each in (".claude", ".git/objects", ".git/refs"):
+            (book / each).mkdir(parents=True)
+        (book / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+        (book / ".claude" / "telemetry.toml").write_text(f'project = "{key("project")}"\n')
+        said: dict[str, Any] = {"cwd": f"/home/planted-person/{book.name}", "gitBranch": f"017-{key('branch')}"}
+        said["slug"] = plant(f"{provider}: slug")
+        usage = {"input_tokens": 4, "output_tokens": 30, "speed": key("speed"), "service_tier": key("tier"), "inference_geo": key("geo")}
+        named = {name: key(name) for name in ("version", "entrypoint", "message_id", "request_id", "stop_reason")}
+        wrote = answer(of, "", at + 1, usage, text=plant(f"{provider}: answer"), model=f"claude-{key('model')}", **named, **said)
+        wrote["message"]["content"].append({"type": "tool_use", "name": "Bash", "input": {"command": f"export KEY={key('command')}"}})
+        lines: list[dict[str, Any]] = [
+            {"type": "summary", "summary": plant(f"{provider}: summary"), "leafUuid": identifier(of)},
+            {"type": "custom-title", "customTitle": plant(f"{provider}: title"), "sessionId": of},
+            prompt(of, "p", at, text=f"{plant(f'{provider}: prompt')} {key('prompt with a key')}", **said),
+            wrote,
+            answer(of, of[:8], at + 2, agentId=key("agent"), **said | {"cwd": f"/home/planted-person/{key('cwd')}/book"}),
+        ]  # fmt: skip
+        configuration.session(of, lines, project=f"-home-planted-person-book-{provider}")
+    return secrets | {"home": "planted-person"}
+
+
+@pytest.mark.parametrize("level", ["strict", "full"])
+def test_no_secret_of_a_transcript_is_in_the_store_after_a_backfill(tmp_path, monkeypatch, level):
+    """Neither in what was read nor in the rows that were filled in from it, nor in any file; whatever the directory's own settings say."""
+    configuration, folder = Configuration(tmp_path / "claude"), tmp_path / "home"
+    monkeypatch.setenv("HOME", str(tmp_path / "planted-person"))
+    secrets = _planted(configuration, tmp_path / "planted-person")
+    with server(folder, SP_TELEMETRY_PRIVACY_LEVEL=level) as running:
+        configuration.bring(running.client)
+        assert backfill.fill(running.client, files.machine(SECRET), 0, "Ada", 0).requests == 2 * len(PROVIDERS)
+        rows = running.query("SELECT user_id, branch, feature, project FROM telemetry.telemetry_events FINAL WHERE source = 'transcript'")
+        assert ["Ada", *3 * ["<anthropic-key>"]] in [[each.removeprefix("017-") for each in row] for row in rows]  # what it was for is kept
+        assert len(rows) == 2 * len(PROVIDERS)
+    found = secrets_search.search(secrets, [*secrets_search.columns(folder / "store"), *secrets_search.files(folder)])
+    assert found == []
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,56 @@ def test_what_was_deleted_is_filled_in(running, configuration, of):
     assert would["filled"] == done["filled"] and done["filled"]["requests"] == 2
 
 
+def test_a_part_of_what_was_filled_in_can_be_taken_back(running, configuration, of):
+    """What is from before `--since` stays, and another backfill of the rest fills in as much as was taken."""
+    requests = [Request(f"{of[:8]}{n}", NOW - days * DAY, Usage(input=n + 1, output=7)) for n, days in enumerate((6, 5, 1.2, 1))]
+    configuration.session(of, Session(of, requests).transcript())
+    assert _command(running, configuration, "backfill").returncode == 0
+
+    def stored() -> tuple[int, int, int]:
+        """By the events, by the summaries, and by what stands under reports: missing."""
+        report = _report(running, configuration, "cost", "--session", of)
+        summary = "SELECT requests FROM telemetry.session_summaries FINAL WHERE session_id = {of:String}"
+        [[summed]] = running.query(summary, of=of) or [[0]]
+        return report["total"]["requests"], summed, report["coverage"]["missing_requests"]
+
+    assert stored() == (4, 4, 0)
+    would, done = (
+        json.loads(_command(running, configuration, "backfill", "--remove", "--since", "2d", *dry, "--json").stdout)["removed"]
+        for dry in (["--dry-run"], [])
+    )
+    assert would == done and done["requests"] >= 2  # of other tests' sessions too
+    assert stored() == (2, 2, 2)
+    told = _command(running, configuration, "backfill", "--remove", "--since", "2d")
+    assert told.stdout == "Nothing that was filled in is there.\n"
+    assert _command(running, configuration, "backfill", "--since", "2d").returncode == 0
+    assert stored() == (4, 4, 0)
+
+
+def test_history_outlives_its_transcripts(running, configuration, of):
+    """Claude Code deletes them after 30 days; what was filled in from them stays, whatever runs next, and nothing is missing."""
+    session = made(of, NOW - 9 * DAY, 4)
+    for request in session.requests[2:]:
+        request.in_telemetry = False
+    path = configuration.session(of, session.transcript())
+    store(running, session.events())
+    _command(running, configuration, "backfill")
+    before = _report(running, configuration, "cost", "--session", of)
+    path.unlink()
+    done = performed(running, configuration, session=of)
+    assert (done.count("both"), done.filled, done.missing) == (2, 2, 0)
+    for words in (["--dry-run"], []):
+        told = json.loads(_command(running, configuration, "backfill", *words, "--json").stdout)
+        assert told["filled"]["requests"] == 0
+    after = _report(running, configuration, "cost", "--session", of)
+    assert (after["total"], after["rows"]) == (before["total"], before["rows"]) and after["total"]["requests"] == 4
+    assert (after["coverage"]["filled_requests"], after["coverage"]["missing_requests"]) == (2, 0)
+    late = [Request(**{**each.__dict__, "in_telemetry": True}) for each in session.requests[2:]]
+    store(running, Session(of, late).events())  # which still take their rows' places
+    done = performed(running, configuration, session=of)
+    assert (done.count("both"), done.filled, done.missing) == (4, 0, 0)
+
+
 def test_what_one_machine_fills_in_is_not_of_whom_another_one_sends_events(tmp_path, of):
     """Two homes at one server: only the first sends events, and nobody has told a name."""
     mine, other = Configuration(tmp_path / "mine"), Configuration(tmp_path / "other")

@@ -3,8 +3,8 @@
 -- in, from transcripts that don't tell which requests belong to one.
 -- elapsed_ms is from the first of these events to the last, pauses included; active_ms the minutes in which there were any; api_ms the
 -- time that requests took. By session, those that go on from one another are one, under the first one's id: `joined` says how (forked,
--- cleared, compacted), `ended_by` what came last: answer, error, command (typed with a slash; many, as /telemetry-report, need no
--- answer), broken off (no answer came), open (in the last ten minutes).
+-- cleared, compacted), `joined_sessions` which follows which, `ended_by` what came last: answer, error, command (typed with a slash; many, as
+-- /telemetry-report, need no answer), broken off (no answer came), open (in the last ten minutes).
 --
 --   by        one to three of: session chapter feature user day step branch project; with commas between
 --   from      a moment or a day, in tz; empty: 30 days ago, at midnight
@@ -23,7 +23,7 @@ WITH
     telemetry_since({from:String}, {tz:String}) AS since,
     telemetry_until({to:String}, {tz:String}) AS until,
     -- Which session goes on from which, found in transcripts: a fork, what was begun by /clear. By session, they are one piece of work.
-    (SELECT (groupArray(session_id), groupArray(work_id), groupArray(toString(kind))) FROM telemetry.session_links FINAL) AS links,
+    (SELECT (groupArray(session_id), groupArray(work_id), groupArray(toString(kind)), groupArray(follows)) FROM telemetry.session_links FINAL) AS links,
     (
         SELECT (groupArray(session_id), groupArray(ids))
         FROM
@@ -135,6 +135,10 @@ SELECT
         if(uniqExactIf(n.session, link = 'forked') AS forks > 0, concat(toString(forks), ' forked'), ''),
         if(uniqExactIf(n.session, link = 'cleared') AS clears > 0, concat(toString(clears), ' cleared'), ''),
         if(length(arrayDistinct(arrayFlatten(arrayMap(at -> compacted.2[at], groupUniqArrayIf(n.compacted_at, n.compacted_at > 0))))) AS times > 0, concat(toString(times), ' compacted'), '')]), ', ') AS joined,
+    -- those with events here, in the order of their first ones
+    arrayMap(
+        id -> CAST((id, transform(id, links.1, links.3, ''), transform(id, links.1, links.4, '')), 'Tuple(session String, joined String, follows String)'),
+        if(row = 'total', [], arrayDistinct(arraySort(groupArrayIf((n.first_at, n.session), link != '')).2))) AS joined_sessions,
     sum(n.unattributed) AS unattributed,
     uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n

@@ -171,25 +171,32 @@ def test_what_was_filled_in_is_said_under_reports(running, configuration, of):
 def test_sessions_that_go_on_from_one_another_are_one_piece_of_work(running, configuration, of, command):
     """Counted once, under the first one's id, with the link shown; turns, cost, time active and what ended it. Whatever read them: backfill
     runs by itself, an audit when somebody asks for one."""
-    fork = identifier(of, "fork")
-    first, second = made(of, NOW - 5 * DAY, 3), made(fork, NOW - 5 * DAY + 3600, 2)
+    fork, cleared, folder = identifier(of, "fork"), identifier(of, "cleared"), f"-home-ada-{of[:8]}"
+    first, second, third = made(of, NOW - 5 * DAY, 3), made(fork, NOW - 5 * DAY + 3600, 2), made(cleared, NOW - 5 * DAY + 7200, 1)
     lines = first.transcript()
     queued = {"type": "queue-operation", "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(NOW - 5 * DAY + 3599))}
-    configuration.session(of, lines)
-    configuration.session(fork, [queued, *(line | {"sessionId": fork} for line in lines), *second.transcript()])
+    typed = {"role": "user", "content": "<command-name>/clear</command-name>\n <command-message>clear</command-message>"}
+    configuration.session(of, lines, folder)
+    configuration.session(fork, [queued, *(line | {"sessionId": fork} for line in lines), *second.transcript()], folder)
+    configuration.session(cleared, [line("user", cleared, NOW - 5 * DAY + 7198, message=typed), *third.transcript()], folder)
     asked = {"name": "user_prompt", "time_ns": int(NOW - 5 * DAY - 1) * 10**9, "session.id": of, "event.sequence": 9}
-    failed = {"name": "api_error", "time_ns": int(NOW - 5 * DAY + 3800) * 10**9, "session.id": fork, "event.sequence": 9}
-    store(running, [*first.events(), *second.events(), asked, failed])
+    failed = {"name": "api_error", "time_ns": int(NOW - 5 * DAY + 7300) * 10**9, "session.id": cleared, "event.sequence": 9}
+    store(running, [*first.events(), *second.events(), *third.events(), asked, failed])
     assert _command(running, configuration, command).returncode in (0, 1)
     told = _report(running, configuration, "sessions", "--session", of)
     [row] = told["rows"]
-    assert (row["session"], row["sessions"], row["requests"], row["prompts"], row["cost_usd"]) == (of, 2, 5, 1, 5)
-    assert (row["joined"], row["ended_by"]) == ("1 forked", "error")
-    assert row["active_ms"] in (5 * 60000, 6 * 60000, 7 * 60000)  # of more than an hour
-    assert row["elapsed_ms"] > 3600 * 1000
-    assert told["total"]["requests"] == 5
+    assert (row["session"], row["sessions"], row["requests"], row["prompts"], row["cost_usd"]) == (of, 3, 6, 1, 6)
+    assert (row["joined"], row["ended_by"]) == ("1 forked, 1 cleared", "error")
+    assert row["joined_sessions"] == [
+        {"session": fork, "joined": "forked", "follows": of}, {"session": cleared, "joined": "cleared", "follows": fork},
+    ]  # fmt: skip
+    assert row["active_ms"] in (6 * 60000, 7 * 60000, 8 * 60000, 9 * 60000)  # of more than two hours
+    assert row["elapsed_ms"] > 7200 * 1000
+    assert (told["total"]["requests"], told["total"]["cost_usd"], told["total"]["sessions"]) == (6, 6, 3)  # each of its ids is a session
+    by_day = _report(running, configuration, "sessions", "--session", of, "--by", "day")["total"]
+    assert (by_day["cost_usd"], by_day["sessions"], by_day["joined_sessions"]) == (6, 3, [])
     [alone] = _report(running, configuration, "sessions", "--session", fork)["rows"]
-    assert (alone["requests"], alone["ended_by"]) == (2, "error")
+    assert (alone["session"], alone["requests"], alone["cost_usd"], alone["ended_by"]) == (fork, 2, 2, "answer")
     table = _command(running, configuration, "report", "sessions", "--session", of).stdout
     assert all(word in table.splitlines()[0] for word in ("cost", "prompts", "active", "ended by"))
 

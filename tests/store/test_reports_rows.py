@@ -83,6 +83,21 @@ def test_what_ended_a_session_is_what_came_last_in_it(
     assert shown == {session or UNATTRIBUTED: ended[-1] if session else "" for session, ended in last.items()}
 
 
+def test_a_session_with_an_event_in_the_last_ten_minutes_is_open(server: Server, client: Client) -> None:
+    """Whatever came last in it; a piece of work is as open as the last of its sessions."""
+    def ago(minutes: int) -> str:
+        return f"{datetime.now(UTC) - timedelta(minutes=minutes):%F %T}"
+
+    happened = [("open", 9, "api_error"), ("over", 11, "api_error"), ("first", 40, "api_request"), ("forked", 1, "api_request")]
+    write(server, [{"timestamp": ago(minutes), "session_id": of, "event_type": what, "cost_usd": 1.0} for of, minutes, what in happened])
+    server.owner("INSERT INTO telemetry.session_links VALUES ('forked', 'forked', 'first', 'first', now64(9))")
+    rows = {row["session"]: row for row in report(client, "sessions", "session").rows}
+    server.owner("TRUNCATE TABLE telemetry.session_links")
+    assert {of: row["ended_by"] for of, row in rows.items()} == {"open": "open", "over": "error", "first": "open"}
+    assert rows["first"]["joined_sessions"] == [{"session": "forked", "joined": "forked", "follows": "first"}]
+    assert rows["first"]["cost_usd"] == 2 and rows["open"]["joined_sessions"] == []
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(ROW, min_size=1, max_size=40),

@@ -193,6 +193,11 @@ def test_json_csv_and_markdown_say_the_same() -> None:
     rows = list(csv.DictReader(io.StringIO(render.as_csv(one))))
     assert [row["chapter"] for row in rows] == ["'=cmd|x", "a|b<i>", UNATTRIBUTED]  # a spreadsheet would run the first
     assert [float(row["cost_usd"]) for row in rows] == [row["cost_usd"] for row in document["rows"]]
+    joined = [{"session": "b", "joined": "forked", "follows": "ä"}]
+    for row, which in zip((several := result(by="session", report="sessions")).rows, (joined, []), strict=True):
+        row["joined_sessions"] = which
+    cells = [row["joined_sessions"] for row in csv.DictReader(io.StringIO(render.as_csv(several)))]
+    assert (json.loads(cells[0]), cells[1]) == (joined, "")
     table = [line for line in render.as_markdown(one).splitlines() if line.startswith("|")]
     assert len(table) == 6 and "a\\|b&lt;i>" in table[3] and len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
 

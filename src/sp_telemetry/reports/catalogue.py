@@ -105,6 +105,7 @@ REPORTS = {
                 Column("active_ms", "active", "ms"),
                 Column("ended_by", "ended by", "text"),
                 Column("joined", "joined", "text", 1),
+                Column("joined_sessions", "joined sessions", "text", 9),
                 Column("requests", "requests", "count", 2),
                 Column("tool_calls", "tools", "count", 2),
                 Column("tool_failures", "failed", "count", 2),

@@ -153,7 +153,9 @@ def _bar(share: float) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """Text that a spreadsheet does not run: branches and tools are named by anybody."""
+    """Text that a spreadsheet does not run: branches and tools are named by anybody. A list is JSON, in one cell."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False) if value else ""
     return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -383,6 +384,23 @@ def test_what_was_filled_in_costs_the_same_by_either_source(running, configurati
     reports = [_report(running, configuration, "cost", "--session", of, "--cost", each) for each in ("reported", "computed")]
     totals = [each["total"]["cost_usd"] for each in reports]
     assert totals[0] == pytest.approx(totals[1]) and totals[0] > 1.9
+
+
+def test_reported_and_computed_stand_beside_one_another(running, configuration, of):
+    """Nothing is a difference where the list has no price; the tokens of that are said."""
+    requests = [Request(f"{of[:8]}{n}", NOW - DAY + n, Usage(input=100_000), number=n) for n in range(2)]
+    priced, unknown = Session(of, requests).events()  # 1 USD each, by Claude Code
+    store(running, [priced, unknown | {"model": "claude-nobody-knows-9"}])
+    asked = ("--session", of, "--by", "model", "--cost", "both")
+    told = _report(running, configuration, "cost", *asked)
+    names = ("reported_usd", "cost_usd", "difference_usd", "unpriced_requests", "unpriced_tokens")
+    assert [told["total"][name] for name in names] == pytest.approx([2, 0.3, 0.7, 1, 100_000])
+    assert {row["model"]: [row[name] for name in names] for row in told["rows"]} == {
+        "claude-sonnet-4-5": pytest.approx([1, 0.3, 0.7, 0, 0]), "claude-nobody-knows-9": pytest.approx([1, 0, 0, 1, 100_000]),
+    }  # fmt: skip
+    head, _, first, *_ = _command(running, configuration, "report", "cost", *asked).stdout.splitlines()
+    assert re.split("  +", head)[:5] == ["model", "reported", "computed", "reported more", "requests"]
+    assert first.split()[:4] == ["claude-sonnet-4-5", "$1.00", "$0.30", "$0.70"]
 
 
 def test_forks_share_their_compactions_and_their_minutes(running, configuration, of):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sp_telemetry import resources
 from sp_telemetry.errors import UsageError
 from sp_telemetry.reports.catalogue import COSTS, REPORTS
 from sp_telemetry.store import prices, schema
@@ -154,6 +157,19 @@ def test_own_prices_stand_in_place_of_the_shipped_ones_of_their_model_and_tier(h
     assert computed(handle) == [None, 1.0, 3.0, 8.0, 5.0]
     assert prices.load(handle)  # and away again
     assert computed(handle) == [4.0, 4.0, None, 8.0, 5.0]
+
+
+def test_each_shipped_price_says_where_it_is_from_and_when_that_was_looked_up(handle: Handle, tmp_path: Path) -> None:
+    """An own one may; where it does not, no day is made up."""
+    rows = list(csv.DictReader(resources.path("telemetry-server/prices/anthropic.csv").read_text("utf-8").splitlines()))
+    assert rows and all(row["source"].startswith(("https://", "npm:@")) for row in rows)
+    assert all(date(2026, 1, 1) <= date.fromisoformat(row["retrieved"]) <= datetime.now(UTC).date() for row in rows)
+    own = tmp_path / "prices.csv"
+    own.write_text("model,input,output,source,retrieved\nours/a-1,1,2,,\nours/b-1,1,2,contract 7,2026-11-02\n")
+    prices.load(handle, own)
+    said = handle.query("SELECT model, source, retrieved FROM telemetry.prices WHERE origin = 'own' ORDER BY model")
+    assert said == b"ours/a-1\t\t1970-01-01\nours/b-1\tcontract 7\t2026-11-02\n"
+    assert handle.query("SELECT min(source) > '', min(retrieved) > toDate(0) FROM telemetry.prices WHERE origin = 'shipped'") == b"1\t1\n"
 
 
 def test_where_no_own_price_of_long_prompts_holds_they_cost_what_others_do(handle: Handle, tmp_path: Path) -> None:

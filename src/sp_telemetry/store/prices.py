@@ -15,12 +15,13 @@ COLUMNS = """
     cache_read Float64 DEFAULT ifNull(input, 0) * 0.1, cache_write_5m Float64 DEFAULT ifNull(input, 0) * 1.25,
     cache_write_1h Float64 DEFAULT ifNull(input, 0) * 2,
     batch Float64 DEFAULT 0.5, us Float64 DEFAULT 1.1, web_search Float64 DEFAULT 0.01, source String, retrieved Nullable(Date)"""
-# A model under the name that its requests are priced by, however it is written; and no sum is made of what is no price.
+# A model under the name that its requests are priced by, however it is written; and no sum is made of what is no price. A row of one's own
+# need not say where it is from nor when it was looked up (1970-01-01 then, for nobody knows); each shipped one does.
 _READ = """
     SELECT
         telemetry_price_model(t.model) AS model, toString(t.tier) AS tier, above_tokens, ifNull(valid_from, toDate(0)) AS first_day,
         ifNull(valid_to, toDate('2149-06-06')) AS day_after, assumeNotNull(t.input) AS input, assumeNotNull(t.output) AS output,
-        cache_read, cache_write_5m, cache_write_1h, batch, us, web_search, source, ifNull(retrieved, today()), '{origin}' AS origin
+        cache_read, cache_write_5m, cache_write_1h, batch, us, web_search, source, ifNull(retrieved, toDate(0)), '{origin}' AS origin
     FROM format(CSVWithNames, '{columns}', '{text}') AS t
     WHERE throwIf(t.model = '', 'a row names no model') = 0
       AND throwIf(isNull(t.input) OR isNull(t.output), 'a row has no price of input or output') = 0

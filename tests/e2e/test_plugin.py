@@ -140,10 +140,10 @@ def test_a_typed_command_is_the_step(place: Place) -> None:
     assert records(place.otlp, 2)[-1]["step"] == "plan"
 
 
-@pytest.mark.parametrize("command", ["/telemetry-report", "/sp-telemetry:telemetry-report"])
-def test_a_typed_report_is_answered_without_the_model(place: Place, command: str) -> None:
-    answer = place.run(f"{command} cost --by 'a b'")["result"]
-    assert "these words:\n[report]\n[cost]\n[--by]\n[a b]\n[--format]\n[text]\n" in answer
+@pytest.mark.parametrize(("command", "report"), [("/telemetry-report", "cost"), ("/sp-telemetry:telemetry-report", "audit")])
+def test_a_typed_report_is_answered_without_the_model(place: Place, command: str, report: str) -> None:
+    answer = place.run(f"{command} {report} --by 'a b'")["result"]
+    assert f"these words:\n[report]\n[{report}]\n[--by]\n[a b]\n[--format]\n[text]\n" in answer
     assert "[report]\n[--format]\n[text]" in place.run(command)["result"]
     assert place.api.log == []
 

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sp_telemetry
+from sp_telemetry.reports.catalogue import REPORTS
 from sp_telemetry.settings import default_home
 from tests.conftest import ROOT
 from tests.unit.test_hooks import HOOKS, Session, otlp, session
@@ -66,6 +67,12 @@ def test_the_commands_bear_their_bare_names() -> None:
     names = {file.parent.name: re.search(r"^name: (.*)$", file.read_text(), re.M).group(1) for file in folder.glob("*/SKILL.md")}
     assert {"sp.telemetry-setup", "telemetry-report"} <= set(names)
     assert all(directory == name for directory, name in names.items())
+
+
+def test_what_is_shown_while_a_report_is_typed_names_each() -> None:
+    """`…` stands for what has a hyphen: another view of one of them."""
+    hint = re.search(r'^argument-hint: "\[([a-z|]+) …\]', (ROOT / "commands/telemetry-report/SKILL.md").read_text("utf-8"), re.M).group(1)
+    assert hint.split("|") == [*(name for name in REPORTS if "-" not in name), "audit"]
 
 
 def test_no_argument_meets_a_shell_in_a_skill() -> None:

@@ -65,6 +65,28 @@ def test_a_request_of_the_conversation_that_its_transcript_lacks_is_no_auxiliary
     assert not done.clean
 
 
+def test_a_request_that_a_damaged_transcript_may_have_held(running, configuration, of):
+    session = made(of, NOW - 5 * DAY, 3)
+    session.requests[1].in_transcript = False
+    configuration.session(of, [*session.transcript(), b'{"type":"assistant","message":{"usage":{"input_tokens":9'])
+    store(running, session.events())
+    done = performed(running, configuration, session=of)
+    assert sets(done, of)["telemetry"] == Counter({(of, "transcript unreadable"): 1})
+    text = summary.text(done)
+    assert "only in telemetry: 1 transcript unreadable (" in text and "; lines left out: 1 cut off in the middle" in text
+
+
+def test_what_nothing_explains_is_unknown(running, configuration, of):
+    """Its prompt has events, the server ran, no number is missing, and its process told of what came later."""
+    session = made(of, NOW - 5 * DAY, 4)
+    session.requests[1].in_telemetry = False
+    for request in session.requests[2:]:
+        request.number -= 1
+    done, found = reasons(running, configuration, session)
+    assert (found["transcript"], done.missing, done.numbers["gaps"]) == (Counter(unknown=1), 1, 0)
+    assert "only in transcripts: 1 unknown (no reason was found)" in summary.text(done)
+
+
 def test_without_a_transcript_there_is_nothing_to_hold_against(running, configuration, of):
     session = made(of, NOW - 5 * DAY, 3)
     for request in session.requests:

@@ -58,3 +58,4 @@ def test_a_single_request_is_no_price_list(running, configuration, of, count):
         (None, 1) if count == 1 else (pytest.approx(6), 3)  # 3 USD, or 6 beyond 200,000 tokens
     ]
     assert done.clean == (count > 1)
+    assert ("counts claude-sonnet-4-5 at 6 times the price list" in summary.text(done)) == (count > 1)

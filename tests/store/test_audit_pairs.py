@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sp_telemetry.transcripts import backfill, files
+from sp_telemetry.transcripts import backfill, files, summary
 from tests.client.script import Usage
 from tests.store.audited import (
     DAY,
@@ -129,3 +129,15 @@ def test_several_attempts_that_the_event_does_not_tell_of_are_said_so(running, c
     done = performed(running, configuration, session=of)
     assert sets(done, of)["both"] == Counter({(of, "billed for several attempts"): 1})
     assert [row["transcript_tokens"]["input"] for row in done.rows] == [7]
+    assert "in both, and different: 1 billed for several attempts (" in summary.text(done)
+
+
+def test_a_transcript_that_ends_within_an_answer_has_only_a_placeholder_of_its_tokens(running, configuration, of):
+    """For a minute it is not yet written; then it will not be."""
+    at = NOW - 5 * DAY
+    configuration.session(of, [prompt(of, "p", at), answer(of, of[:8], at + 1, Usage(input=4, output=1), stop_reason=None)])
+    store(running, Session(of, [Request(of[:8], at + 2, Usage(input=4, output=300))]).events())
+    done = performed(running, configuration, session=of)
+    assert sets(done, of)["both"] == Counter({(of, "last line not written"): 1})
+    assert (done.pending, done.differing, done.clean) == (0, 1, False)
+    assert "in both, and different: 1 last line not written (" in summary.text(done)

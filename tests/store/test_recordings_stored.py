@@ -364,5 +364,6 @@ def test_a_restart_in_between_and_all_of_it_once_more_changes_nothing(stored):
     assert {name: everything(stored, recording) for name, recording in ALL.items()} == before
     records = sum(len(list(recording.events())) for recording in ALL.values())
     assert stored.metrics()["sp_telemetry_events_duplicate"] == records
+    assert f" stored, {records:,} arrived more than once" in stored.command("status").stdout
     stored.run("OPTIMIZE TABLE telemetry.telemetry_events FINAL")
     assert {name: everything(stored, recording) for name, recording in ALL.items()} == before

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from sp_telemetry.transcripts import summary
 from tests.client.script import Usage
 from tests.recordings.reading import Recording, recordings
 from tests.secrets_search import files
 from tests.server import Server
+from tests.store.audited import performed
 from tests.transcripts import START, Configuration, answer, identifier, line, prompt, touch_later, write
 
 AGENT = "a182b7b8cfcd07463"
@@ -31,6 +33,11 @@ def requests(running: Server, name: str, columns: str = TOKENS) -> list[list[Any
     where = " OR ".join(f"startsWith(trimLeft(substring({each}, 5), '0'), {{name:String}})" for each in ("message_id", "request_id"))
     sql = f"SELECT {columns} FROM telemetry.transcript_requests WHERE {where} ORDER BY message_id, request_id, attempt"
     return running.query(sql, name=name.lstrip("0"))
+
+
+def audited(running: Server, configuration: Configuration, session: str) -> str:
+    """What an audit of the session says to a person."""
+    return summary.text(performed(running, configuration, session=session, start="2026-11-01"))
 
 
 FULL = Usage(input=4, output=300, cache_read=1000, cache_write_5m=50, cache_write_1h=7)
@@ -78,6 +85,7 @@ def test_pitfall_03_history_that_is_repeated_in_a_file_counts_once(running, conf
     assert requests(running, name, "agent_id, copies") == [["", 1], ["", 1], ["", 1], ["sidechain", 1]]
     counted = "SELECT sum(lines), sum(repeated_lines) FROM telemetry.transcript_copies FINAL WHERE session_id = {session:String}"
     assert running.query(counted, session=session) == [[10, 6]]
+    assert "replays: 0 requests in several transcripts, 6 lines repeated; counted once" in audited(running, configuration, session)
 
 
 def test_pitfall_03_a_copied_history_is_credited_to_the_session_that_first_had_it(running, configuration, session, name):
@@ -90,6 +98,7 @@ def test_pitfall_03_a_copied_history_is_credited_to_the_session_that_first_had_i
     configuration.session(session, [*original, answer(session, f"{name}5", START + 50, FULL)], project="-b")
     configuration.bring(running.client)
     assert requests(running, name, "session_id, copies") == [[session, 2]] * 3 + [[session, 1], [fork, 1]]
+    assert "replays: 3 requests in several transcripts, 0 lines repeated; counted once" in audited(running, configuration, session)
 
 
 @pytest.mark.parametrize("first", ["the fork", "the original"])

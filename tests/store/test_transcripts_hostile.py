@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sp_telemetry.errors import QueryFailed
-from sp_telemetry.transcripts import files, lines, reading
+from sp_telemetry.transcripts import files, lines, reading, summary
 from tests import transcripts
 from tests.client.script import Usage
 from tests.server import Server
+from tests.store.audited import performed
 from tests.transcripts import SECRET, START, Configuration, identifier, prompt, write
 
 FULL = Usage(input=4, output=300)
@@ -122,7 +123,9 @@ def test_links_out_of_the_tree_are_refused_and_named(running, configuration, ses
         ("linked", "is a link out of the folder of transcripts"),
         (f"{identifier('pipe')}.jsonl", "is not a file"),
     ])  # fmt: skip
-    assert configuration.bring(running.client).new == 1
+    told = summary.text(performed(running, configuration, session=session, start="2026-11-01"))
+    assert f"not read: {folder}/{identifier('out')}.jsonl is a link out of the folder of transcripts\n" in told
+    assert f"not read: {folder}/{identifier('pipe')}.jsonl is not a file" in told
     assert outputs(running, session) == [300]
 
 

@@ -311,6 +311,11 @@ def test_every_flaw_has_its_source_and_its_versions() -> None:
     assert client_versions.flaws((2, 1, 205)) != client_versions.flaws((2, 1, 330)) and client_versions.lasting()
 
 
+def test_versions_that_are_known_to_lose_events() -> None:
+    assert all(map(client_versions.loses_events, ("2.1.191", "2.1.205", "2.1.211", "2.1.211-beta.1")))
+    assert not any(map(client_versions.loses_events, ("2.1.190", "2.1.212", "2.1.330", "2.0.205", "2.2.0", "1.1.205", "", "nothing")))
+
+
 def test_who_wins(place: Place) -> None:
     place.write(place.user / ".claude" / "settings.json", env={"OTEL_X": "user", "OTEL_Y": "user"})
     project = {"OTEL_X": "project", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "none"}

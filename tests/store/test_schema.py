@@ -16,7 +16,7 @@ from sp_telemetry.errors import QueryFailed, UsageError
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
-from tests.server import as_json, context, log_request
+from tests.server import as_json, context, log_request, wait_for
 
 ORIGINAL = schema.folder()
 MIGRATIONS = [file.name for file in sorted((ORIGINAL / "schema").glob("*.sql"))]
@@ -249,11 +249,19 @@ def test_what_is_older_than_the_retention_goes_and_the_rest_stays(blank):
         blank.run(f"INSERT INTO telemetry.telemetry_events (timestamp, event_id) VALUES (now64(9) - INTERVAL {days} DAY, {days})")
         blank.run(f"INSERT INTO telemetry.session_summaries (session_id, ended_at) VALUES ('{days}', now64(9) - INTERVAL {days} DAY)")
     maintenance.apply_retention(blank, {"retention_events_days": 30, "retention_sessions_days": 60})
-    for table in ("telemetry_events", "session_summaries"):
-        blank.run(f"ALTER TABLE telemetry.{table} MATERIALIZE TTL SETTINGS mutations_sync = 2")
-        blank.run(f"OPTIMIZE TABLE telemetry.{table} FINAL")
-    assert values(blank, "SELECT event_id FROM telemetry.telemetry_events") == ["1"]
-    assert values(blank, "SELECT session_id FROM telemetry.session_summaries ORDER BY 1") == ["1", "40"]
+    ids = "SELECT event_id FROM telemetry.telemetry_events ORDER BY 1"
+    sessions = "SELECT session_id FROM telemetry.session_summaries ORDER BY 1"
+    assert wait_for(lambda: (values(blank, ids), values(blank, sessions)) == (["1"], ["1", "40"])), values(blank, ids)
+
+
+def test_a_longer_retention_holds_for_what_is_stored_too(blank):
+    """A part knows when it expires, by what the retention was when it was written."""
+    schema.migrate(blank)
+    maintenance.apply_retention(blank, {"retention_events_days": 30, "retention_sessions_days": 365})
+    blank.run("INSERT INTO telemetry.telemetry_events (timestamp, event_id) VALUES (now64(9) - INTERVAL 29 DAY, 1)")
+    maintenance.apply_retention(blank, {"retention_events_days": 400, "retention_sessions_days": 365})
+    ends = "SELECT min(delete_ttl_info_max) > now() + INTERVAL 370 DAY FROM system.parts WHERE table = 'telemetry_events' AND active"
+    assert wait_for(lambda: values(blank, ends) == ["1"])
 
 
 # ---- the splitter

@@ -55,7 +55,7 @@ def summarise_future(handle: Handle, retention_events_days: int) -> None:
 
 def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
     """Set each table's TTL to what the settings say (`days`: setting -> days; 0 and more than LONGEST_DAYS are for ever). Returns the
-    tables that were changed."""
+    tables that were changed. What is stored follows in the background: a part keeps when it expires, by the TTL it was written under."""
     changed = []
     for table, (setting, column) in TTL.items():
         wanted = f"{column} + toIntervalDay({days[setting]})" if 0 < days[setting] <= LONGEST_DAYS else ""
@@ -65,7 +65,7 @@ def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
         if present == wanted:
             continue
         action = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
-        handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 0")
+        handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 1, alter_sync = 0")
         changed.append(table)
     return changed
 

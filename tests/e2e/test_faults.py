@@ -152,6 +152,8 @@ def test_without_memory_a_request_is_refused_and_never_rejected(fresh):
         assert (status, headers.get("retry-after")) == (503, "5"), text[:300]
         # Where it ends while the connection is read, the body seems to come no further.
         assert b"out of memory" in text or b"didn't arrive within" in text, text
+        if b"out of memory" in text:
+            assert_said(fresh, "The server is out of memory")
     fresh.stored("logs", large)
     assert_well(fresh, pid)
     assert_stored_once_and_again_after_a_restart(fresh, list(range(5001)))

@@ -11,15 +11,26 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from sp_telemetry.serve import otlp_http
+from sp_telemetry.serve.commit import Unavailable
 
 HEADERS = {"Content-Type": otlp_http.PROTOBUF}
 
 
-def asked(send: Callable[[TestClient], Awaitable[Any]]) -> tuple[int, str | None, bytes]:
+class Noted:
+    """In the intake's place: what `status` and the log are to tell of."""
+
+    def __init__(self) -> None:
+        self.refusals: list[str] = []
+
+    def note_refusal(self, why: Unavailable) -> None:
+        self.refusals.append(why.trouble.what)
+
+
+def asked(send: Callable[[TestClient], Awaitable[Any]], noted: Noted | None = None) -> tuple[int, str | None, bytes]:
     """What the endpoint answers to a request that never comes as far as the store."""
 
     async def run() -> tuple[int, str | None, bytes]:
-        async with TestClient(TestServer(otlp_http.application(None, 1 << 20))) as client:
+        async with TestClient(TestServer(otlp_http.application(noted, 1 << 20))) as client:
             answer = await send(client)
             return answer.status, answer.headers.get("Retry-After"), await answer.read()
 
@@ -63,7 +74,9 @@ def test_memory_ends_while_the_body_is_read(of: str, method: str, monkeypatch: p
         body, headers = gzip.compress(body), HEADERS | {"Content-Encoding": "gzip"}
     fail_once(monkeypatch, method)
     said = otlp_http.rpc_status(otlp_http.UNAVAILABLE, "The server is out of memory.")
-    assert asked(lambda client: client.post("/v1/logs", data=body, headers=headers)) == (503, "5", said)
+    noted = Noted()
+    assert asked(lambda client: client.post("/v1/logs", data=body, headers=headers), noted) == (503, "5", said)
+    assert noted.refusals == ["The server is out of memory"]
 
 
 def test_a_body_that_is_not_what_it_says() -> None:

@@ -281,6 +281,11 @@ class Intake:
         self._plan_settling()
         self._start_inserts()
 
+    def note_refusal(self, why: Unavailable) -> None:
+        """That a request was refused before it came here."""
+        self._counters.refused += 1
+        self._note_trouble([why])
+
     def _note_trouble(self, answers: list[Exception | int]) -> None:
         """Remember why the store takes nothing, and tell the log when that begins, changes and ends."""
         before = self._refused

@@ -47,7 +47,8 @@ def application(intake: Intake, max_request_bytes: int) -> web.Application:
                 raise
             except Exception as error:  # a body that is not what its Content-Encoding says
                 if memory := trouble.of_memory(error):
-                    return _unavailable(Unavailable(trouble.of_error(memory)), request.content_type)
+                    intake.note_refusal(why := Unavailable(trouble.of_error(memory)))
+                    return _unavailable(why, request.content_type)
                 return _failure(400, INVALID_ARGUMENT, f"the body can't be read: {listener.kind(error)}", request.content_type)
             if encoding == "json" and not body.strip():
                 return _failure(400, INVALID_ARGUMENT, "the body is empty; an OTLP/JSON request is at least {}", JSON)

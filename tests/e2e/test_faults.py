@@ -119,7 +119,7 @@ def test_without_file_descriptors_it_refuses_and_accepts_again_when_there_are_so
     assert (otlp.ask("POST", "/v1/logs", first)[0], check.ask("GET", "/")[0]) == (200, 200)
     later = [request(event(number)) for number in range(2, 5)]
     used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    with limited(pid, resource.RLIMIT_NOFILE, min(used, 40)):
+    with limited(pid, resource.RLIMIT_NOFILE, most := min(used, 40)):
         ends = time.monotonic() + 2 * SETTLE_AFTER_S
         while otlp.ask("POST", "/v1/logs", first)[0] == 200:  # a journal that is open takes it; to settle fails soon
             assert time.monotonic() < ends
@@ -133,6 +133,7 @@ def test_without_file_descriptors_it_refuses_and_accepts_again_when_there_are_so
         assert status == 200 and b"sp_telemetry_store_available 0" in text
         told = fresh.command("status")
         assert (told.returncode, "does not answer" in told.stderr) == (3, True)
+        assert re.search(rf"/: it has \d+ files open and may have {most}\.\n", told.stderr) and "ulimit -n" in told.stderr, told.stderr
     for body in later:
         fresh.stored("logs", body)
     assert_well(fresh, pid)

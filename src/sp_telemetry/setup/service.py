@@ -19,6 +19,7 @@ import urllib.error
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sp_telemetry import __version__, resources
@@ -125,12 +126,24 @@ def running(home: Home) -> Running | None:
     except urllib.error.HTTPError as error:
         health = json.load(error)
     except OSError as error:
-        raise ServerUnreachable(
-            f"The server (pid {state['pid']}) does not answer at {url}: {error}.",
-            "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why.",
-        ) from None
+        silent, full = f"The server (pid {state['pid']}) does not answer at {url}", _too_many_files(state["pid"])
+        if full:
+            mend = "`sp-telemetry restart` starts it anew; `ulimit -n` before that lets it open more."
+            raise ServerUnreachable(f"{silent}: {full}.", mend) from None
+        raise ServerUnreachable(f"{silent}: {error}.", "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why.") from None
     told = {name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")}
     return Running(health=health, build=state.get("build", ""), **told)
+
+
+def _too_many_files(pid: int) -> str:
+    """That it can open no more, so that it accepts no connection and can't say so itself; '' where that isn't so, or isn't known."""
+    process = Path("/proc", str(pid))
+    try:
+        limit = re.search(r"^Max open files +(\d+)", (process / "limits").read_text(), re.MULTILINE)
+        held = len(os.listdir(process / "fd"))
+    except OSError:
+        return ""
+    return f"it has {held} files open and may have {limit[1]}" if limit and held >= int(limit[1]) else ""
 
 
 def settled(home: Home) -> Running | None:

@@ -73,7 +73,7 @@ def test_a_request_that_a_damaged_transcript_may_have_held(running, configuratio
     done = performed(running, configuration, session=of)
     assert sets(done, of)["telemetry"] == Counter({(of, "transcript unreadable"): 1})
     text = summary.text(done)
-    assert "only in telemetry: 1 transcript unreadable (" in text and "; lines left out: 1 cut off in the middle" in text
+    assert "only in telemetry: 1 transcript unreadable (" in text and "\nlines left out: 1 cut off in the middle" in text
 
 
 def test_what_nothing_explains_is_unknown(running, configuration, of):

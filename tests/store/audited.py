@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -146,3 +149,17 @@ def reasons(running: Server, configuration: Configuration, session: Session, **m
     done = performed(running, configuration, session=session.id, **more)
     found = sets(done, session.id)
     return done, {side: Counter({reason: number for (_, reason), number in counted.items()}) for side, counted in found.items()}
+
+
+def called(running: Server, configuration: Configuration, *arguments: str) -> subprocess.CompletedProcess:
+    """`sp-telemetry` with these arguments, of the server's home and of the configuration's transcripts."""
+    environ = {**running.environ, **configuration.environ, "SP_TELEMETRY_HOME": str(running.home.path)}
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", *arguments]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def reported(running: Server, configuration: Configuration, name: str, *arguments: str) -> dict[str, Any]:
+    """What a report says with --json."""
+    done = called(running, configuration, "report", name, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -5,13 +5,16 @@ there is. What the real client sends itself: test_planted_secrets_client.py.
 # ruff: noqa: E501 - a place is one line
 from __future__ import annotations
 
+import itertools
 import random
 import re
+from pathlib import Path
 
 import pytest
 
 from sp_telemetry.privacy import sql
 from sp_telemetry.privacy.keys import KEYS
+from sp_telemetry.privacy.patterns import Pattern
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
@@ -19,7 +22,7 @@ from sp_telemetry.store.framing import rows_of
 from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.pipeline import CONTEXT_MARK, STANDING, Lane, Pipeline
 from sp_telemetry.store.standing_query import AVAILABLE
-from tests.e2e.planting import SESSION, START, Planter, by_hand, places
+from tests.e2e.planting import REDACTABLE, SESSION, START, Planter, by_hand, places
 from tests.secrets_search import columns, files, search
 from tests.server import JSON, PROTOBUF, Server, as_json, as_protobuf, context, log_request, server, wait_for
 from tests.store.examples import example
@@ -112,20 +115,48 @@ class Loosened(Policy):
         return super().treatments | {self.attribute: "text"}
 
 
-@pytest.mark.parametrize("attribute", ["prompt", "error", "command_name"])
-def test_a_policy_with_one_attribute_loosened_is_found_out(tmp_path, attribute):
-    """The search above would see it: the same requests, through the same statements, under a policy that keeps one text too many."""
-    policy = type("Loosened", (Loosened,), {"attribute": attribute})("strict")
-    engine = Engine(tmp_path / "store")
-    plant = Planter(redactable=False, chance=random.Random(attribute))
+class Patchy(Policy):
+    """One of the three, but for one pattern."""
+
+    missing = ""
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        return tuple(pattern for pattern in super().patterns if pattern.name != self.missing)
+
+
+def found_under(policy: Policy, plant: Planter, store: Path) -> set[str]:
+    """The places whose secrets the search above would see: the same requests, through the same statements, under `policy`."""
+    engine = Engine(store)
     with engine.handle() as handle:
         schema.migrate(handle, privacy=sql.render(policy))
-        requests = [one for signal, request, _ in by_hand(plant) if signal == "logs" for one in request["resourceLogs"]]
-        Pipeline(handle).store(Lane("logs", "json"), [as_json({"resourceLogs": requests})])
+        made = by_hand(plant)
+        for signal, of in (("logs", "resourceLogs"), ("metrics", "resourceMetrics"), ("traces", "resourceSpans")):
+            body = as_json({of: [one for which, request, _ in made if which == signal for one in request[of]]})
+            Pipeline(handle).store(Lane(signal, "json"), [body])
     engine.close()
-    found = search(plant.secrets, columns(tmp_path / "store"))
-    names = {name.rpartition(": ")[2] for name, _, _ in found}
-    assert attribute in names and names <= {attribute, "attribute of an unknown event"}  # which is a prompt
+    return {place for place, _, _ in search(plant.secrets, columns(store))}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "kept_of"), [("prompt", "api_error resource metric span"), ("error", "api_error resource span"), ("command_name", "api_error resource")]
+)
+def test_a_policy_with_one_attribute_loosened_is_found_out(tmp_path, attribute, kept_of):
+    """One text too many is kept of whatever has a place for it: events, their resource, metrics, spans."""
+    policy = type("Loosened", (Loosened,), {"attribute": attribute})("strict")
+    found = found_under(policy, Planter(redactable=False, chance=random.Random(attribute)), tmp_path / "store")
+    assert {f"{of}: {attribute}" for of in kept_of.split()} <= found
+    assert {place.rpartition(": ")[2] for place in found} <= {attribute, "attribute of an unknown event"}  # which is a prompt
+
+
+@pytest.mark.parametrize(("level", "missing", "like"), [("standard", "iban", "«DE89370400440532013000»"), ("full", "openai-key", "OpenAI")])
+def test_a_policy_without_one_pattern_is_found_out(tmp_path, level, missing, like):
+    """What only that pattern knows is found, and nothing else is."""
+    policy = type("Patchy", (Patchy,), {"missing": missing})(level)
+    plant = Planter(redactable=True, chance=random.Random(missing))
+    found = found_under(policy, plant, tmp_path / "store")
+    planted = zip(plant.secrets, itertools.cycle([*REDACTABLE, *(key.provider for key in KEYS)]))
+    assert any(place.startswith("error ") for place in found) and found <= {place for place, what in planted if what == like}
 
 
 @pytest.mark.skipif(not AVAILABLE, reason="events wait in the journal where a standing query types them: on Linux")

@@ -22,6 +22,7 @@ TRIED = 300  # texts of a pattern
 _CHARACTERS = "aA0-_./ "
 _LANE = 64  # bits of a count; it ends at MOST, long before it fills them
 _OPEN = 1000  # RE2's most of a counted repeat
+_ONE = ("LITERAL", "NOT_LITERAL", "IN", "ANY")
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT")
 
 Nodes = list[Any]
@@ -44,9 +45,11 @@ def stalls(regex: str) -> str:
 
 
 def _what_can_fail(nodes: Nodes) -> Nodes:
-    """Without what its end takes beyond the least: having got there, the pattern has matched, and there is nothing to go back for."""
+    """Without what its end repeats of one character beyond the least: there the pattern has matched, and nothing is gone back for."""
     while nodes and str(nodes[-1][0]) in _REPEATS:
         name, (least, _, inner) = nodes[-1]
+        if [str(kind) in _ONE for kind, _ in inner] != [True]:
+            break
         if least:
             return [*nodes[:-1], (name, (least, least, inner))]
         nodes = nodes[:-1]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from sp_telemetry.reports.catalogue import ATTRIBUTED, COSTS, REPORTS, UNATTRIBUTED
 from sp_telemetry.store import backfill, maintenance, prices, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
@@ -149,7 +151,40 @@ steps = st.lists(
 )
 
 
-def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:
+REQUEST = "event_type = 'api_request'"
+#: report -> its columns that add up, and what each is in the rows that are stored
+ADD_UP = {
+    "cost": {"cost_usd": f"sumIf(cost_usd, {REQUEST})", "requests": f"countIf({REQUEST})", "token_count": f"sumIf(token_count, {REQUEST})"},
+    "both": {"reported_usd": f"sumIf(cost_usd, {REQUEST} AND source = 'otlp')", "requests": f"countIf({REQUEST})"},
+    "tokens": {"input_tokens": f"sumIf(input_tokens, {REQUEST})", "output_tokens": f"sumIf(output_tokens, {REQUEST})"},
+    "sessions": {"cost_usd": f"sumIf(cost_usd, {REQUEST})", "prompts": "countIf(event_type = 'user_prompt' OR begins_prompt)",
+                 "tool_calls": "countIf(event_type = 'tool_result')"},
+    "tools": {"calls": "countIf(event_type = 'tool_result')", "failures": "countIf(success = false)"},
+    "errors": {"errors": "countIf(event_type = 'api_error' OR success = false)", "api_errors": "countIf(event_type = 'api_error')"},
+}  # fmt: skip
+SHIPPED = {**REPORTS, "both": COSTS["both"]}
+#: a report and three of its groupings at once: each in one of them, for most of a query's time is its planning
+GROUPINGS = [(name, SHIPPED[name].groupings[n : n + 3]) for name in ADD_UP for n in range(0, len(SHIPPED[name].groupings), 3)]
+
+
+def adds_up(handle: Handle, name: str, by: tuple[str, ...]) -> None:
+    """The groups of a shipped report, what is unattributed among them, are in sum its total, and that is what is stored."""
+    report = SHIPPED[name]
+    asked = dict.fromkeys(("to", "user", "session", "chapter", "feature", "type"), "")
+    asked |= {"by": ",".join(by), "tz": "Asia/Kathmandu", "from": "2026-01-01", "limit": "0"}
+    *groups, total = json.loads(handle.query(report.sql(), "JSON", asked))["data"]
+    stored = ", ".join(f"toFloat64({sql})" for sql in ADD_UP[name].values())
+    [raw] = rows(handle, f"SELECT {stored} FROM telemetry.telemetry_events FINAL")
+    for column, number in zip(ADD_UP[name], raw, strict=True):
+        assert sum(float(row[column] or 0) for row in groups) == float(total[column] or 0) == number, (name, by, column)
+    named = [f"group_{place}" for place, each in enumerate(by, 1) if each in ATTRIBUTED]
+    if named:
+        without = sum(float(row[report.main]) for row in groups if any(row[each] == UNATTRIBUTED for each in named))
+        assert float(total["unattributed"]) == without, (name, by)
+
+
+def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list, *asked: Any) -> None:
+    """`asked`: a report and how it is grouped, which must add up in the end."""
     handle, pipeline = store
     clear(handle)
     world = [Request(number, r.session, r.hour, r.model, r.has_id) for number, r in enumerate(world)]
@@ -189,26 +224,41 @@ def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -
         number = "count()" if table == "telemetry_events" else "sum(requests)"
         [[sum_of_all, requests]] = rows(handle, f"SELECT sum(cost_usd), {number} FROM telemetry.{table} FINAL WHERE {filter}")
         assert (float(sum_of_all), int(requests)) == (total, len(expected)), table
-    for by in ("feature", "user_id", "session_id", "model", "toDate(timestamp)", "chapter_context"):
-        events = "telemetry.telemetry_events FINAL WHERE event_type = 'api_request'"
-        groups = rows(handle, f"SELECT {by}, sum(cost_usd) FROM {events} GROUP BY 1")
-        assert sum(cost for _, cost in groups) == total, by
+    adds_up(handle, *asked)
     unreported = {int(number) // 1_000_000 - 1 for [number] in rows(handle, "SELECT input_tokens FROM telemetry.unreported_requests")}
     assert unreported == read - reported
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(world=st.lists(requests, min_size=1, max_size=8), steps=steps)
-def test_any_history_counts_each_request_once(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:
-    history(store, world, steps)
+@given(world=st.lists(requests, min_size=1, max_size=8), steps=steps, asked=st.sampled_from(GROUPINGS))
+def test_any_history_counts_each_request_once(
+    store: tuple[Handle, Pipeline], world: list[Request], steps: list, asked: tuple[str, tuple[str, ...]]
+) -> None:
+    history(store, world, steps, *asked)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(world=st.lists(requests, min_size=1, max_size=8), steps=steps)
-def test_any_history_counts_each_request_once_long(store: tuple[Handle, Pipeline], world: list[Request], steps: list) -> None:
-    history(store, world, steps)
+@given(world=st.lists(requests, min_size=1, max_size=8), steps=steps, asked=st.sampled_from(GROUPINGS))
+def test_any_history_counts_each_request_once_long(
+    store: tuple[Handle, Pipeline], world: list[Request], steps: list, asked: tuple[str, tuple[str, ...]]
+) -> None:
+    history(store, world, steps, *asked)
+
+
+def test_every_grouping_of_every_report_adds_up_after_a_backfill(store: tuple[Handle, Pipeline]) -> None:
+    handle, pipeline = store
+    world = [Request(0, number % 3, number, number % 3, number != 4) for number in range(8)]
+    steps = [("arrive", [0, 1, 2, 5]), ("prompt", [0, 5]), ("read", [*range(8)]), ("backfill", None), ("arrive", [4])]
+    history(store, world, steps, *GROUPINGS[0])
+    at = {"time_ns": NOW_NS, "session.id": SESSIONS[0], "user.id": "u" * 16}
+    tools = [at | {"name": "tool_result", "tool_name": "Bash", "success": each, "event.sequence": 2000 + n} for n, each in enumerate(
+        ("true", "false", "true"))]  # fmt: skip
+    arrive(pipeline, *tools, at | {"name": "api_error", "event.sequence": 3000, "error": "x"})
+    assert {source for source, _ in counted(handle).values()} == {"otlp", "transcript"}
+    for name, by in GROUPINGS:
+        adds_up(handle, name, by)
 
 
 def test_equal_requests_without_an_id_are_counted_as_often_as_there_were(store: tuple[Handle, Pipeline]) -> None:

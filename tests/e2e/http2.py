@@ -27,8 +27,11 @@ REQUEST = b"\x83\x86\x04" + text(GRPC_METHODS["logs"].encode()) + b"\x01" + text
 REQUEST += b"\x0f\x10" + text(b"application/grpc") + b"\x00" + text(b"te") + text(b"trailers")
 
 
-def message(body: bytes) -> bytes:
-    return b"\0" + len(body).to_bytes(4, "big") + body
+GZIPPED = b"\x00" + text(b"grpc-encoding") + text(b"gzip")
+
+
+def message(body: bytes, compressed: bool = False) -> bytes:
+    return bytes((compressed,)) + len(body).to_bytes(4, "big") + body
 
 
 class Connection:
@@ -44,10 +47,10 @@ class Connection:
         self.ended: dict[int, bytes] = {}
         self.listen(5)
 
-    def call(self) -> int:
+    def call(self, gzipped: bool = False) -> int:
         """Begin a call, with no message yet; its stream."""
         stream, self._next = self._next, self._next + 2
-        self._socket.sendall(frame(HEADERS, END_HEADERS, stream, REQUEST))
+        self._socket.sendall(frame(HEADERS, END_HEADERS, stream, REQUEST + GZIPPED * gzipped))
         self.windows[stream] = self._first_window
         return stream
 

@@ -157,6 +157,31 @@ def test_gzip_bombs_at_once_take_bounded_memory(running: Server, ratio: int) -> 
     assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200
 
 
+def test_gzip_bombs_over_grpc_are_refused_in_bounded_memory(running: Server) -> None:
+    """256 MB of zeros, and one more of them than a request may have."""
+    port = running.ports["otlp_grpc"]
+    bomb, over = (gzip.compress(b"\0" * size, 9) for size in (256 << 20, (LARGEST_MIB << 20) + 1))
+
+    def send(body: bytes) -> bytes:
+        connection = http2.Connection(port)
+        try:
+            stream = connection.call(gzipped=True)
+            whole = http2.message(body, compressed=True)
+            assert connection.send(stream, whole, end=True, patience=10) == len(whole)
+            ends = time.monotonic() + 20
+            while stream not in connection.ended and time.monotonic() < ends:
+                connection.listen(1)
+            return connection.ended[stream]
+        finally:
+            connection.close()
+
+    with most_memory(running) as seen, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, [bomb] * 8 + [over] * 2))
+    assert all(b"grpc-status" in answer and b"larger than" in answer.lower() for answer in answers), answers
+    assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200, (seen[0], max(seen))
+    assert b"grpc-status" in send(gzip.compress(as_protobuf(request("gzip over grpc")))) and events(running, "gzip over grpc") == 1
+
+
 def test_unfinished_messages_over_grpc_take_bounded_memory_and_shut_nobody_out(running: Server) -> None:
     """30 connections with 32 calls each, of which each has sent all of a large message but its end. What comes meanwhile goes through."""
     port, logged = running.ports["otlp_grpc"], log_of(running)

@@ -53,13 +53,24 @@ SMUGGLED = {
 }  # fmt: skip
 
 
+HTTP = ("otlp_http", "clickhouse", "health", "metrics")
+
+
 @pytest.mark.parametrize("way", SMUGGLED)
 def test_smuggling(running: Server, way: str) -> None:
-    """Whatever one reader takes for the end of a request and another doesn't: refused, and nothing after it is read."""
-    answer = raw(running, SMUGGLED[way])
-    assert len(statuses(answer)) <= 1 and not {200, 500} & set(statuses(answer)), answer[:600]
+    """Whatever one reader takes for the end of a request and another doesn't: refused on each listener, and nothing after it is read."""
+    with ThreadPoolExecutor(len(HTTP)) as pool:
+        answers = list(pool.map(lambda port: raw(running, SMUGGLED[way], port), HTTP))
+    for port, answer in zip(HTTP, answers, strict=True):
+        assert len(statuses(answer)) <= 1 and not {200, 500} & set(statuses(answer)), (port, answer[:600])
     assert events(running, "smuggled") == 0
     assert running.post("logs", as_protobuf(request("after")))[0] == 200
+
+
+@pytest.mark.parametrize("port", HTTP[1:])
+def test_two_whole_requests_are_two(running: Server, port: str) -> None:
+    """So that one answer above means that what follows was not read."""
+    assert len(statuses(raw(running, HEAD + b"Content-Length: 0\r\n\r\n" + HIDDEN, port))) == 2
 
 
 def test_requests_one_after_another_on_one_connection_are_each_answered(running: Server) -> None:
@@ -74,7 +85,7 @@ def test_requests_one_after_another_on_one_connection_are_each_answered(running:
     assert events(running, "pipelined") == 20
 
 
-@pytest.mark.parametrize("port", ["otlp_http", "clickhouse", "health", "metrics"])
+@pytest.mark.parametrize("port", HTTP)
 def test_private_network_access_is_not_granted(running: Server, port: str) -> None:
     asked = b"OPTIONS /v1/logs HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nAccess-Control-Request-Method: POST\r\n"
     answer = raw(
@@ -176,7 +187,7 @@ def test_slow_and_idle_clients_are_given_up_and_others_served_meanwhile(running:
     nothing, or what it does not understand."""
     head = b"POST /v1/logs HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * 100
     with ThreadPoolExecutor(8) as pool, idle_to_grpc(running) as idle:
-        heads = [pool.submit(trickle, running, head, port) for port in ("otlp_http", "clickhouse", "health", "metrics")]
+        heads = [pool.submit(trickle, running, head, port) for port in HTTP]
         for number in range(5):
             assert running.post("logs", as_protobuf(request("meanwhile", number)))[0] == 200
         for borne, answer in (each.result() for each in heads):
@@ -302,25 +313,28 @@ def test_half_bodies_of_readers_take_bounded_memory(running: Server) -> None:
             connection.close()
 
 
-def test_a_thousand_idle_connections_cost_little_and_shut_nobody_out(running: Server) -> None:
+@pytest.mark.parametrize("port", HTTP)
+def test_a_thousand_idle_connections_cost_little_and_shut_nobody_out(running: Server, port: str) -> None:
     running.stored("logs", as_protobuf(request("before")))
     before = resident_mib(running)
     descriptors = Path(f"/proc/{running.running.pid}/fd")
     opened = []
     try:
         for number in range(1000):
-            connection = socket.create_connection(("127.0.0.1", running.ports["otlp_http"]), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", running.ports[port]), timeout=10)
             opened.append(connection)
             if number % 2:
                 connection.sendall(b"POST /v1/logs HTTP/1.1\r\n")
         for number in range(10):
-            assert running.post("logs", as_protobuf(request("through", number)))[0] == 200
+            assert running.post("logs", as_protobuf(request(f"through {port}", number)))[0] == 200
+        assert running.query("SELECT 1") == [[1]]
+        assert [running.get("health", "/")[0], running.get("metrics", "/metrics")[0]] == [200, 200]
         assert len(list(descriptors.iterdir())) < 500
         assert resident_mib(running) - before < 60
     finally:
         for connection in opened:
             connection.close()
-    assert events(running, "through") == 10
+    assert events(running, f"through {port}") == 10
 
 
 def test_connections_that_are_at_work_are_not_closed_for_others(running: Server) -> None:

@@ -15,6 +15,24 @@ from tests.server import Server, as_protobuf, log_request, wait_for
 
 SESSION = "00000000-0000-0000-0000-0000000000fa"
 DAY_S = 86400
+# A program: the store of an older version, with so many events and some rows in each kind of table that later migrations change.
+OLD_STORE = """
+import sys
+from pathlib import Path
+from sp_telemetry.store import schema
+from sp_telemetry.store.engine import Engine
+store, rows = Path(sys.argv[1]), sys.argv[2]
+engine = Engine(store)
+with engine.handle() as handle:
+    schema.migrate(handle, up_to="0010_privacy.sql", salt="0" * 32)
+    handle.run("INSERT INTO telemetry.telemetry_events (timestamp, event_type, session_id, event_sequence, source)"
+               f" SELECT now64(9) - number, 'api_request', if(number % 2, 's', toString(number)), number, 'otlp' FROM numbers({rows})")
+    handle.run("INSERT INTO telemetry.session_summaries (session_id, ended_at, whole)"
+               " SELECT toString(number), now64(9), number % 2 FROM numbers(9)")
+    handle.run("INSERT INTO telemetry.transcript_copies (file_id, message_id, request_id)"
+               " SELECT toString(number), toString(number + 1), toString(number + 2) FROM numbers(9)")
+engine.close()
+"""
 
 
 def event(number: int, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from sp_telemetry.setup import service
 from sp_telemetry.setup.replay import Recording, replay
 from tests.conftest import ROOT
-from tests.e2e.faults import event, health, numbers, request
+from tests.e2e.faults import OLD_STORE, event, health, numbers, request
 from tests.e2e.rooms import InRoom, Room, fill, room, small_disk
 from tests.server import wait_for
 
@@ -26,18 +26,6 @@ pytestmark = [
 ]
 SCRIPTS = ROOT / "telemetry-server/scripts"
 RECORDED = ROOT / "tests/recordings/book-2.1.330-http-protobuf"
-OLD = """
-import sys
-from pathlib import Path
-from sp_telemetry.store import schema
-from sp_telemetry.store.engine import Engine
-engine = Engine(Path(sys.argv[1]))
-with engine.handle() as handle:
-    schema.migrate(handle, up_to="0010_privacy.sql", salt="0" * 32)
-    handle.run("INSERT INTO telemetry.telemetry_events (timestamp, event_type, session_id, event_sequence, source)"
-               " SELECT now64(9) - number, 'api_request', 's', number, 'otlp' FROM numbers(2000)")
-engine.close()
-"""
 
 
 def leave(of: InRoom, kib: int) -> Path:
@@ -52,7 +40,7 @@ def test_a_migration_without_room_says_so_and_goes_on_with_room(room: Room, tmp_
     """With next to none the engine wrote empty definitions of tables, with which nothing could open the store any more."""
     with small_disk(room, tmp_path / "small", 64) as placed:
         placed.home.make()
-        subprocess.run([*room.enter, sys.executable, "-c", OLD, placed.folder / "store"], check=True)
+        subprocess.run([*room.enter, sys.executable, "-c", OLD_STORE, placed.folder / "store", "2000"], check=True)
         for kib in (0, 8, 24, 1030, 1300, 2000):
             ballast = leave(placed, kib)
             told = placed.command("up")

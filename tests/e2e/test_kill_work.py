@@ -1,10 +1,11 @@
-"""`kill -9` while something large is under way: a backup. It is made again, and nothing is lost."""
+"""`kill -9` while something large is under way: a backup, an old store that is brought up to date. It goes on, and nothing is lost."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.kills import assert_no_part_was_given_up
-from tests.server import Server
+from tests.e2e.faults import OLD_STORE
+from tests.e2e.kills import assert_no_part_was_given_up, kill, start_and_kill
+from tests.server import Server, wait_for
 
 # ---- a backup
 
@@ -103,3 +105,73 @@ def test_killed_while_backups_are_made(tmp_path):
 @pytest.mark.timeout(900)
 def test_killed_forty_times_while_backups_are_made(tmp_path):
     back_up_and_kill(tmp_path, 40)
+
+
+# ---- an old store that is brought up to date
+
+# What a migration has written into the definitions of tables when it is done, or half-way: 0011, 0013, 0014, 0016, 0017 twice, 0018.
+SIGNS = ("67108864", "copy_key", "begins_prompt", "Delta(8), LZ4", "by_session_id", "bloom_filter(0.0001)", "numbers_from")
+SHAPE = (
+    "SELECT name, create_table_query FROM system.tables WHERE database = 'telemetry' ORDER BY 1",
+    "SELECT table, name, type, default_kind, default_expression, compression_codec, comment FROM system.columns"
+    " WHERE database = 'telemetry' ORDER BY table, position",
+    "SELECT name, checksum FROM telemetry.schema_migrations FINAL ORDER BY 1",
+    *(
+        f"SELECT '{table}', count(), sum(cityHash64(*)) FROM telemetry.{table} FINAL"
+        for table in ("telemetry_events", "session_summaries", "transcript_copies")
+    ),
+)
+
+
+def brought_up_to_date(server: Server) -> list[list[list]]:
+    """Its shape and its rows, when what goes on in the background is done: an index is in each part then."""
+    undone = "SELECT count() FROM system.mutations WHERE database = 'telemetry' AND NOT is_done"
+    assert wait_for(lambda: server.query(undone) == [[0]], 60), server.query("SELECT * FROM system.mutations WHERE NOT is_done")
+    without = "SELECT count() FROM system.parts WHERE table = 'telemetry_events' AND active AND secondary_indices_compressed_bytes = 0"
+    assert server.query(without) == [[0]]
+    assert_no_part_was_given_up(server)
+    return [server.query(question) for question in SHAPE]
+
+
+def migrate_and_kill(folder: Path, turns: int) -> None:
+    moments = random.Random(20261123)
+    old = folder / "old"
+    subprocess.run([sys.executable, "-c", OLD_STORE, str(old), "100000"], check=True)
+
+    def over_old(name: str) -> Server:
+        server = Server(folder / name)
+        server.home.make()
+        shutil.copytree(old, server.home.store, symlinks=True, dirs_exist_ok=True)
+        return server
+
+    undisturbed = over_old("undisturbed").up()
+    try:
+        wanted = brought_up_to_date(undisturbed)
+    finally:
+        undisturbed.down()
+    for turn in range(turns):
+        server = over_old(str(turn))
+
+        def seen(sign: str, server: Server = server) -> bool:
+            return any(sign in file.read_text() for file in server.home.store.glob("store/*/*/*.sql"))
+
+        for sign in sorted(moments.sample(SIGNS, 3), key=SIGNS.index):
+            start_and_kill(server, moments.uniform(0, 0.02), lambda sign=sign, seen=seen: seen(sign))
+        server.up()
+        try:
+            time.sleep(moments.uniform(0, 0.2))  # what goes on in the background has begun
+            kill(server)
+            server.up()
+            assert brought_up_to_date(server) == wanted
+        finally:
+            server.down()
+
+
+def test_killed_while_an_old_store_is_brought_up_to_date(tmp_path):
+    migrate_and_kill(tmp_path, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_killed_often_while_an_old_store_is_brought_up_to_date(tmp_path):
+    migrate_and_kill(tmp_path, 30)

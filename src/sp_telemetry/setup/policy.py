@@ -28,7 +28,7 @@ def describe(force: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(force["since"]))
     rules = force["own_patterns"] + force["own_attributes"]
     state = ", under way" if force["checksum"].startswith(UNDER_WAY) else ""
-    return f"{force['level']}{state} since {since}" + (f", with {rules} rules of your own" if rules else "")
+    return f"{force['level']}{state} since {since}" + (f", with {rules} rule{'' if rules == 1 else 's'} of your own" if rules else "")
 
 
 def look(patient: Patient) -> list[Finding]:

@@ -123,14 +123,17 @@ SHAPE = (
 )
 
 
-def brought_up_to_date(server: Server) -> list[list[list]]:
-    """Its shape and its rows, when what goes on in the background is done: an index is in each part then."""
+def shape_and_rows(server: Server) -> list[list[list]]:
+    return [server.query(question) for question in SHAPE]
+
+
+def assert_nothing_is_left_undone(server: Server) -> None:
+    """What goes on in the background ends, and the index is in each part then."""
     undone = "SELECT count() FROM system.mutations WHERE database = 'telemetry' AND NOT is_done"
     assert wait_for(lambda: server.query(undone) == [[0]], 60), server.query("SELECT * FROM system.mutations WHERE NOT is_done")
     without = "SELECT count() FROM system.parts WHERE table = 'telemetry_events' AND active AND secondary_indices_compressed_bytes = 0"
     assert server.query(without) == [[0]]
     assert_no_part_was_given_up(server)
-    return [server.query(question) for question in SHAPE]
 
 
 def migrate_and_kill(folder: Path, turns: int) -> None:
@@ -146,7 +149,7 @@ def migrate_and_kill(folder: Path, turns: int) -> None:
 
     undisturbed = over_old("undisturbed").up()
     try:
-        wanted = brought_up_to_date(undisturbed)
+        wanted = shape_and_rows(undisturbed)
     finally:
         undisturbed.down()
     for turn in range(turns):
@@ -162,7 +165,8 @@ def migrate_and_kill(folder: Path, turns: int) -> None:
             time.sleep(moments.uniform(0, 0.2))  # what goes on in the background has begun
             kill(server)
             server.up()
-            assert brought_up_to_date(server) == wanted
+            assert_nothing_is_left_undone(server)
+            assert shape_and_rows(server) == wanted
         finally:
             server.down()
 

@@ -177,7 +177,7 @@ def live(place: tuple[Server, Path], seed: int, lives: int, steps: int) -> None:
 
 @pytest.mark.timeout(240)
 def test_any_history_over_the_sockets_ends_in_what_a_simple_model_says(place):
-    live(place, seed=20261123, lives=4, steps=7)
+    live(place, seed=20261123, lives=4, steps=3)
 
 
 @pytest.mark.long

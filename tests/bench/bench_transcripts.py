@@ -1,10 +1,11 @@
 """Audit and backfill of generated transcripts, beside ccusage on the same files in the same run.
 
-    python tests/bench/bench_transcripts.py [--quick] [--json FILE] [--rounds 3] [--checkout DIR]
+    python tests/bench/bench_transcripts.py [--quick] [--json FILE] [--rounds 3] [--requests 500] [--checkout DIR]
 
 Each round runs ccusage, then a first audit and a first backfill, each into an empty store, then both again with nothing new. What counts
 is the command as a person types it: its wall time, the CPU time of its process and of the server while it ran, the peak memory of its
-process, and by how much the server's memory peaked above what it was before.
+process, and by how much the server's memory peaked above what it was before. `--requests 130`: as many bytes with as many requests as
+people's transcripts have (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tests.client.install_ccusage import ccusage
 
 VERSION = "20.0.24"
 CACHE = Path(tempfile.gettempdir()) / "sp-telemetry-bench-transcripts"
+DENSE = 500  # requests of a session
 GOAL, GOAL_AGAIN, GOAL_MIB = 0.6, 0.1, 500
 HEADS = ["run", "median s", "ccusage = 1", "CPU s", "ccusage = 1", "peak MiB", "server's growth MiB"]
 
@@ -78,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="60 MB, one round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--requests", type=int, default=DENSE, help=f"of a session, in the mean (default {DENSE})")
     parser.add_argument("--checkout", type=Path, default=servers.ROOT)
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
@@ -86,11 +89,12 @@ def main() -> None:
         program = ccusage(VERSION)
     except ClientUnavailable as reason:
         raise SystemExit(f"Nothing to compare with: {reason}") from None
-    configuration = CACHE / f"{megabytes}"
+    configuration = CACHE / (f"{megabytes}" if args.requests == DENSE else f"{megabytes}-{args.requests}")
     if not configuration.exists():
         print(f"making {megabytes} MB of transcripts …", flush=True)
-        truth = transcripts.write(configuration.with_suffix(".new") / "projects", sessions=sessions, megabytes=megabytes)
-        configuration.with_suffix(".new").rename(configuration)
+        new = configuration.with_suffix(".new")
+        truth = transcripts.write(new / "projects", sessions=sessions, megabytes=megabytes, requests=args.requests)
+        new.rename(configuration)
         print(f"{truth.bytes / 1e6:,.0f} MB, {truth.files} files, {len(truth.requests):,} requests")
     size = sum(file.stat().st_size for file in configuration.rglob("*.jsonl"))
     runs: dict[str, list[Took]] = {name: [] for name in ("ccusage", "audit", "backfill", "audit again", "backfill again")}
@@ -109,6 +113,7 @@ def main() -> None:
                 shutil.rmtree(home, ignore_errors=True)
     figures = {
         "bytes": size,
+        "requests": args.requests,
         "ccusage": VERSION,
         "runs": {name: [asdict(took) | {"all_cpu_s": took.all_cpu_s} for took in each] for name, each in runs.items()},
     }

@@ -167,7 +167,8 @@ def _fsync(figures: dict[str, Any]) -> dict[str, str]:
 def _transcripts(figures: dict[str, Any]) -> dict[str, str]:
     rounds = len(figures["runs"]["ccusage"])
     about = f"{figures['bytes'] / 1e6:,.0f} MB, median of {rounds} rounds; ccusage {figures['ccusage']} `claude daily --offline --json`."
-    return {"transcripts": f"{about}\n\n{_table(bench_transcripts.HEADS, bench_transcripts.table(figures))}"}
+    name = "transcripts" if figures["requests"] == bench_transcripts.DENSE else "transcripts-sparse"
+    return {name: f"{about}\n\n{_table(bench_transcripts.HEADS, bench_transcripts.table(figures))}"}
 
 
 ROWS = 10_000_000

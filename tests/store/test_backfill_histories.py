@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -183,8 +182,8 @@ def adds_up(handle: Handle, name: str, by: tuple[str, ...]) -> None:
         assert float(total["unattributed"]) == without, (name, by)
 
 
-def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list, *asked: Any) -> None:
-    """`asked`: a report and how it is grouped, which must add up in the end."""
+def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list, report: str, by: tuple[str, ...]) -> None:
+    """The report, so grouped, must add up in the end."""
     handle, pipeline = store
     clear(handle)
     world = [Request(number, r.session, r.hour, r.model, r.has_id) for number, r in enumerate(world)]
@@ -224,7 +223,7 @@ def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list, *
         number = "count()" if table == "telemetry_events" else "sum(requests)"
         [[sum_of_all, requests]] = rows(handle, f"SELECT sum(cost_usd), {number} FROM telemetry.{table} FINAL WHERE {filter}")
         assert (float(sum_of_all), int(requests)) == (total, len(expected)), table
-    adds_up(handle, *asked)
+    adds_up(handle, report, by)
     unreported = {int(number) // 1_000_000 - 1 for [number] in rows(handle, "SELECT input_tokens FROM telemetry.unreported_requests")}
     assert unreported == read - reported
 

@@ -78,10 +78,10 @@ def test_any_history_ends_in_what_a_simple_model_says(store):
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(world=st.lists(filled.requests, min_size=1, max_size=8), steps=filled.steps)
-def test_any_history_counts_each_request_once(store, monkeypatch, world, steps):
+@given(world=st.lists(filled.requests, min_size=1, max_size=8), steps=filled.steps, asked=st.sampled_from(filled.GROUPINGS))
+def test_any_history_counts_each_request_once(store, monkeypatch, world, steps, asked):
     monkeypatch.setattr(maintenance, "summarise", lambda *_: store.refresh(*SUMMARIES))
-    filled.history((store.handle, store), world, steps)
+    filled.history((store.handle, store), world, steps, *asked)
 
 
 def test_of_several_with_one_id_each_event_takes_one_row(store):

@@ -13,7 +13,7 @@ from sp_telemetry.transcripts.reading import Read
 SHOWN = 5
 WHY = {
     "auxiliary": "titles, summaries and the like: no transcript holds them",
-    "of an unknown kind": "what for is a word that this version does not know, and no transcript holds them",
+    "of an unknown kind": "their query_source is a word that this version does not know; no transcript holds them",
     "transcript deleted": "no transcript of the session is here (any more)",
     "transcript unreadable": "lines of the session's transcript could not be read",
     "telemetry off then": "no event of that prompt arrived, and the server ran, or there was none yet",
@@ -100,7 +100,8 @@ def _sessions(audit: Audit, side: str, reason: str) -> str:
     most = sorted(by, key=lambda session: -by[session])[:SHOWN]
     first, last = min(row["first_at"] for row in rows), max(row["last_at"] for row in rows)
     more = f" and {len(by) - SHOWN} more" if len(by) > SHOWN else ""
-    return f"\n  {_minute(first)} to {_minute(last)} UTC, session{'' if len(by) == 1 else 's'} {', '.join(most)}{more}"
+    when = " to ".join(dict.fromkeys((_minute(first), _minute(last))))
+    return f"\n  {when} UTC, session{'' if len(by) == 1 else 's'} {', '.join(most)}{more}"
 
 
 def _gap(gap: dict[str, Any]) -> str:

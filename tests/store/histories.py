@@ -11,6 +11,7 @@ import itertools
 import json
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -118,25 +119,13 @@ class History(RuleBasedStateMachine):
             self.send(path, [self.told[place] for place in part])
             self.arrived.update(part)
 
-    # -- the store
+    # -- the store: whoever inherits has one
 
-    def send(self, path: int, events: list[dict[str, Any]]) -> None:
-        """Let these arrive in one request, by one of the ways there are."""
-        raise NotImplementedError
-
-    def bring_up_to_date(self) -> None:
-        """Attribution and summaries."""
-        raise NotImplementedError
-
-    def check_copies(self, events: list[dict[str, Any]]) -> None:
-        """Whether the store knows how many of all that came were copies; `events` came at least once."""
-        raise NotImplementedError
-
-    def query(self, sql: str, parameters: dict[str, str]) -> list[dict[str, Any]]:
-        raise NotImplementedError
-
-    def ask(self, sql: str) -> list[list[Any]]:
-        raise NotImplementedError
+    send: Callable[[int, list[dict[str, Any]]], None]  # let these arrive in one request, by one of the ways there are (the number)
+    bring_up_to_date: Callable[[], None]  # attribution and summaries
+    check_copies: Callable[[list[dict[str, Any]]], None]  # whether it knows how many of all were copies; each of these came once or more
+    query: Callable[[str, dict[str, str]], list[dict[str, Any]]]  # a shipped query, with its parameters
+    ask: Callable[[str], list[list[Any]]]
 
     # -- what must be true at the end
 

@@ -4,6 +4,7 @@ behind a real server, against a plain model in Python."""
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,10 @@ class Case:
         assert all(reason == "" for _, reason in found["both"])
         named_missing = {name.lstrip("reqmsg_").lstrip("0") for name in named(done, "transcript", *self.ids)}
         assert named_missing == {name.lstrip("0") for names in only_transcript.values() for name in names}
-        filled = {(row["session_id"], row["filled"]): 0 for row in done.rows if row["side"] == "transcript"}
+        filled = Counter[str]()
         for row in done.rows:
-            if row["side"] == "transcript":
-                filled[row["session_id"], row["filled"]] += row["requests"]
-        assert {of: filled.get((of, True), 0) for of in self.ids} == {of: len(names & self.filled) for of, names in only_transcript.items()}
+            filled[row["session_id"]] += row["requests"] * row["filled"]
+        assert {of: filled[of] for of in self.ids} == {of: len(names & self.filled) for of, names in only_transcript.items()}
         requests = [each for session in self.sessions for each in session.requests]
         auxiliary = sum(number for (_, reason), number in found["telemetry"].items() if reason == "auxiliary")
         assert auxiliary == sum(

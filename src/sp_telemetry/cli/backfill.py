@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sp_telemetry.transcripts.backfill import Figures
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, refuse_empty, zone_in_force
     from sp_telemetry.store.client import connect
-    from sp_telemetry.transcripts import audit, backfill, files, links, reading, summary
+    from sp_telemetry.transcripts import audit, backfill, files, links, reading
 
     if args.quiet:
         os.nice(10)
@@ -76,26 +76,29 @@ def run(args: argparse.Namespace) -> int:
     found = files.find(os.environ, secret)
     with Progress("reading transcripts") as progress:
         read = reading.bring(client, found, secret, (lambda done, of: None) if args.quiet else progress.show)
+    left_out = reading.left_out(found, read)
     machine = files.machine(secret)
     with links.linking(client, read):
         if args.dry_run:
             missing = backfill.missing(client, machine, since)
             nothing = "Nothing is missing." if found.files else NO_TRANSCRIPTS
-            return _tell(args, missing, "would be filled in from transcripts", nothing, summary.unread(found, read))
+            return _tell(args, missing, "would be filled in from transcripts", nothing, left_out)
         done = backfill.fill(client, machine, since, settings.person, kept)
     if read.changed or done.requests:
         audit.refresh(client, where.key, kept)  # what stands under reports
     nothing = "Nothing was missing." if found.files else NO_TRANSCRIPTS
-    return _tell(args, done, "filled in from transcripts", nothing, summary.unread(found, read))
+    return _tell(args, done, "filled in from transcripts", nothing, left_out)
 
 
-def _tell(args: argparse.Namespace, figures: Figures, what: str, nothing: str, unread: Sequence[str] = ()) -> int:
-    """`unread`: what could not be read, a line each; it may be what is missing."""
+def _tell(args: argparse.Namespace, figures: Figures, what: str, nothing: str, left_out: Mapping[str, Any] | None = None) -> int:
+    """`left_out`: what could not be read, which may be what is missing."""
+    from sp_telemetry.transcripts.summary import unread
+
     if args.json:
         told = {"dry_run": args.dry_run, "removed" if args.remove else "filled": figures.as_dict()}
-        print(json.dumps(told | ({} if args.remove else {"unread": list(unread)}), indent=2))
+        print(json.dumps(told | ({"transcripts": left_out} if left_out else {}), indent=2))
     elif not args.quiet:
-        print("\n".join([_text(figures, what) if figures.requests else nothing, *unread]))
+        print("\n".join([_text(figures, what) if figures.requests else nothing, *(unread(left_out) if left_out else ())]))
     return 0
 
 

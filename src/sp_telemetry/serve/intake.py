@@ -29,7 +29,6 @@ from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.framing import rows_of
 from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.pipeline import LANES, NATIVE, Lane, Pipeline
-from sp_telemetry.store.standing_query import AVAILABLE
 
 log = logging.getLogger("sp_telemetry")
 
@@ -60,7 +59,6 @@ class Intake:
     """
 
     def __init__(self, engine: Engine, counters: Counters, max_queued_bytes: int, journal: Journal, memory: int = MEMORY) -> None:
-        self._engine = engine
         self._handles = [engine.handle() for _ in range(WORKERS + 1)]
         first = Pipeline(self._handles[0], memory=memory)
         rest = [Pipeline(handle, first, memory) for handle in self._handles[1:-1]]
@@ -129,8 +127,7 @@ class Intake:
 
     def begin_warming(self) -> None:
         """Prepare one of the pipelines, and the engine, for the first events. The others take what comes meanwhile."""
-        if AVAILABLE:
-            self._begin(self._warm(self._idle.pop()))
+        self._begin(self._warm(self._idle.pop()))
 
     async def begin_settling(self, wait_s: float) -> None:
         """Settle what an end before left, without waiting for it longer than that: whoever asks something waits for it."""
@@ -165,13 +162,13 @@ class Intake:
     async def _warm(self, pipeline: Pipeline) -> None:
         begun = time.monotonic()
         try:
-            await asyncio.to_thread(warming.warm, self._engine, pipeline)
+            await asyncio.to_thread(warming.warm, pipeline)
             log.info("ready for the first events, after %.2f s", time.monotonic() - begun)
         except (QueryFailed, OSError) as error:  # then who sends something first waits, and is told what is wrong
             log.debug("not ready for the first events: %s", error)
         finally:
             self._idle.append(pipeline)
-        self._start_inserts()
+            self._start_inserts()
 
     def _start_inserts(self) -> None:
         while self._idle and any(self._lanes.values()):  # not their bytes: a request may be empty

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -43,8 +42,7 @@ class PolicyKeeper:
     def __init__(self, engine: Engine, home: Home, intake: Intake, policy: Policy, rewriting: asyncio.Lock | None = None) -> None:
         self._handle = engine.handle()
         self._home = home
-        self._files = [str(home.path / name) for name in ("config.toml", own.NAME)]
-        self._request = str(home.path / REQUEST)
+        self._files, self._request = (home.path / "config.toml", home.path / own.NAME), home.path / REQUEST
         self._intake = intake
         self._asked = policy  # by the files, as far as they could be followed
         self._applied = [policy]  # whose functions the store may have: of several after a change that failed
@@ -73,7 +71,7 @@ class PolicyKeeper:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             times = self._times()
-            requested = os.path.exists(self._request)
+            requested = self._request.exists()
             if times == self._seen and not requested:
                 self._said.clear()
                 continue
@@ -166,10 +164,9 @@ class PolicyKeeper:
     def _answer(self, policy: Policy) -> None:
         """Do what the request asks, `policy` being in force and all stored that was taken in under another. Again at the next look where
         that fails."""
-        request = Path(self._request)
         try:
-            if (asked := _time(request)) != self._answered:  # else it is there only because it could not be taken away
-                self._do(policy, request.read_text("utf-8").strip())
+            if (asked := _time(self._request)) != self._answered:  # else it is there only because it could not be taken away
+                self._do(policy, self._request.read_text("utf-8").strip())
                 self._answered = asked
         except Exception as error:
             found = trouble.of_error(error)
@@ -194,7 +191,7 @@ class PolicyKeeper:
 
     def _done_with_request(self) -> None:
         try:
-            Path(self._request).unlink(missing_ok=True)
+            self._request.unlink(missing_ok=True)
         except OSError as error:
             self._say("removal", f"{REQUEST} can't be removed: {error.strerror}.")
 
@@ -208,9 +205,9 @@ class PolicyKeeper:
         return [_time(file) for file in self._files]
 
 
-def _time(file: str) -> Times:
+def _time(file: Path) -> Times:
     try:
-        found = os.stat(file)
+        found = file.stat()
         return found.st_mtime_ns, found.st_size
     except OSError:
         return 0, 0

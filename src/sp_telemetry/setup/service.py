@@ -126,11 +126,11 @@ def running(home: Home) -> Running | None:
     except urllib.error.HTTPError as error:
         health = json.load(error)
     except OSError as error:
-        silent, full = f"The server (pid {state['pid']}) does not answer at {url}", _too_many_files(state["pid"])
-        if full:
-            mend = "`sp-telemetry restart` starts it anew; `ulimit -n` before that lets it open more."
-            raise ServerUnreachable(f"{silent}: {full}.", mend) from None
-        raise ServerUnreachable(f"{silent}: {error}.", "`sp-telemetry restart` starts it anew; `sp-telemetry logs` shows why.") from None
+        full = _too_many_files(state["pid"])
+        more = "`ulimit -n` before that lets it open more" if full else "`sp-telemetry logs` shows why"
+        raise ServerUnreachable(
+            f"The server (pid {state['pid']}) does not answer at {url}: {full or error}.", f"`sp-telemetry restart` starts it anew; {more}."
+        ) from None
     told = {name: state[name] for name in ("pid", "ports", "bind", "started_at", "version")}
     return Running(health=health, build=state.get("build", ""), **told)
 

@@ -106,7 +106,7 @@ class Pipeline:
     """
 
     def __init__(self, handle: Handle, like: Pipeline | None = None, memory: int = 0) -> None:
-        self._handle, self._memory = handle, memory
+        self._handle, self._memory, self.engine = handle, memory, handle.engine
         handle.run(f"SET max_memory_usage = {memory}")
         self._decode: dict[Lane, str] = like._decode if like else {}
         self._derive: dict[str, list[tuple[View, str]]] = like._derive if like else {}

@@ -6,20 +6,22 @@ second for that, two or three on a busy machine; and a client that ends waits fo
 
 from __future__ import annotations
 
-from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.framing import field
 from sp_telemetry.store.memory import release
 from sp_telemetry.store.pipeline import Pipeline
+from sp_telemetry.store.standing_query import AVAILABLE
 
 # What brings the statements to all that they have: a name that may be a person's, an error's text, words that they know and don't.
 RESOURCE = {"enduser.id": "a person", "service.name": "a"}
 ATTRIBUTES = {"event.name": "a", "session.id": "a", "model": "a", "error": "an error", "tool_name": "a"}
 
 
-def warm(engine: Engine, pipeline: Pipeline) -> None:
+def warm(pipeline: Pipeline) -> None:
     """Type a record that nobody sent, forget it, and give back the memory that only this took. Raises QueryFailed and OSError."""
+    if not AVAILABLE:
+        return
     pipeline.typed([request(RESOURCE, ATTRIBUTES)])
-    with engine.handle() as handle:
+    with pipeline.engine.handle() as handle:
         release(handle)
 
 

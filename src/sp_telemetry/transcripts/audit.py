@@ -19,7 +19,7 @@ from sp_telemetry.store.schema import run_file, shipped
 from sp_telemetry.transcripts import GRACE_S, kept_since
 from sp_telemetry.transcripts.files import Found
 from sp_telemetry.transcripts.links import linking
-from sp_telemetry.transcripts.reading import Read
+from sp_telemetry.transcripts.reading import Read, left_out
 from sp_telemetry.transcripts.special import special
 
 DETAILS = 1000
@@ -158,8 +158,7 @@ class Audit:
                 "files": self.read.files,
                 "read": self.read.new,
                 "bytes": self.read.size,
-                "lines_left_out": self.read.lines,
-                "not_read": [list(each) for each in (*self.found.refused, *self.read.problems)],
+                **left_out(self.found, self.read),
             },
         }
 

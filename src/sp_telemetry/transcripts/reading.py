@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.store.client import Client
@@ -49,6 +50,11 @@ class Read:
     @property
     def changed(self) -> bool:
         return bool(self.new or self.gone)
+
+
+def left_out(found: Found, read: Read) -> dict[str, Any]:
+    """What could not be read, for machines: why lines were left out -> how many, and files with their reasons."""
+    return {"lines_left_out": read.lines, "not_read": [list(each) for each in (*found.refused, *read.problems)]}
 
 
 def bring(client: Client, found: Found, secret: str, progress: Callable[[int, int], None] = lambda done, of: None) -> Read:

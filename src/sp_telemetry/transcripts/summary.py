@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from sp_telemetry.transcripts.audit import PENDING, Audit
-from sp_telemetry.transcripts.files import Found
-from sp_telemetry.transcripts.reading import Read
+from sp_telemetry.transcripts.reading import left_out
 
 SHOWN = 5
 WHY = {
@@ -58,7 +58,7 @@ def text(audit: Audit) -> str:
             f"replays: {_requests(numbers['replayed_requests'])} in several transcripts, {numbers['repeated_lines']:,} lines repeated;"
             " counted once"
         )
-    lines += [_files(audit), *unread(audit.found, audit.read)]
+    lines += [_files(audit), *unread(left_out(audit.found, audit.read))]
     if audit.missing:
         lines.append("`sp-telemetry backfill` fills what is missing.")
     return "\n".join(lines)
@@ -112,13 +112,10 @@ def _gap(gap: dict[str, Any]) -> str:
     return f"session {gap['session_id']}{process}: {numbers}, {begun} {_second(gap['before'])} UTC"
 
 
-def unread(found: Found, read: Read) -> list[str]:
-    """What of the transcripts could not be read, a line each."""
-    broken = ", ".join(f"{number:,} {what}" for what, number in read.lines.items() if number)
-    return [
-        *([f"lines left out: {broken}"] if broken else []),
-        *(f"not read: {_short(path)} {why}" for path, why in (*found.refused, *read.problems)),
-    ]
+def unread(left_out: Mapping[str, Any]) -> list[str]:
+    """What of the transcripts could not be read (reading.left_out), a line each."""
+    broken = ", ".join(f"{number:,} {what}" for what, number in left_out["lines_left_out"].items() if number)
+    return [*([f"lines left out: {broken}"] if broken else []), *(f"not read: {_short(path)} {why}" for path, why in left_out["not_read"])]
 
 
 def _files(audit: Audit) -> str:

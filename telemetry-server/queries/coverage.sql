@@ -25,7 +25,6 @@ WITH
     ),
     -- First look. What a session's summary says holds if the session lies in the range and nothing of it was written since: its numbers
     -- are simply 0, 1, … n, once each. All others are looked at closely. A minute back: see maintenance/sessions.sql.
-    (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns,
     (
         SELECT tuple(sumIf(n, settled), countIf(settled), groupArrayIf(session_id, NOT settled), groupUniqArrayArray(said))
         FROM
@@ -38,6 +37,7 @@ WITH
                 WHERE started_at < until AND ended_at >= since AND numbered > 0
                   AND if({user:String} = '', true, user_id = {user:String})
                 UNION ALL
+                WITH (SELECT greatest(max(version), 60000000000) - 60000000000 FROM telemetry.session_summaries) AS known_ns
                 SELECT session_id, 0, false, groupUniqArrayIf(toString(service_version), event_type = 'api_request' AND service_version != '')
                 FROM telemetry.telemetry_events
                 WHERE timestamp >= since AND timestamp < until
@@ -72,19 +72,20 @@ WITH
           AND if({feature:String} = '', true, feature = replaceOne({feature:String}, '(unattributed)', '')
                  OR toUInt64OrNull(extract(feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
     ) AS filled,
+    -- Numbers of sessions to look at closely. Those before the first 0 in the range are of a process that began before it, if the session did.
     numbered AS
     (
-        SELECT
-            session_id, user_id, timestamp,
-            assumeNotNull(event_sequence) AS number,
-            -- of a process that began before `from`
-            session_id IN (
-                SELECT session_id FROM telemetry.telemetry_events
-                WHERE timestamp >= since - INTERVAL 7 DAY AND timestamp < since AND session_id IN (SELECT arrayJoin(first_look.3)))
-                AND timestamp < min(if(event_sequence = 0, timestamp, toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))) OVER (PARTITION BY session_id) AS begun
-        FROM telemetry.telemetry_events FINAL
-        WHERE timestamp >= since AND timestamp < until AND event_sequence IS NOT NULL
-          AND session_id IN (SELECT arrayJoin(first_look.3))
+        SELECT session_id, user_id, timestamp, assumeNotNull(event_sequence) AS number, session_began < since AND timestamp < anew_at AS begun
+        FROM
+        (
+            SELECT
+                session_id, user_id, timestamp, event_sequence,
+                min(timestamp) OVER (PARTITION BY session_id) AS session_began,
+                min(if(event_sequence = 0 AND timestamp >= since, timestamp, toDateTime64('2200-01-01 00:00:00', 9, 'UTC'))) OVER (PARTITION BY session_id) AS anew_at
+            FROM telemetry.telemetry_events FINAL
+            WHERE timestamp >= since - INTERVAL 7 DAY AND timestamp < until AND session_id IN (SELECT arrayJoin(first_look.3))
+        )
+        WHERE timestamp >= since AND event_sequence IS NOT NULL
     ),
     -- The second event with a number is one of a second process, the third of a third.
     counted AS
@@ -126,7 +127,7 @@ WITH
         UNION ALL
         SELECT user_id, 0, 0, [(assumeNotNull(numbers_from) + numbered, ended_at, false, toUInt64(0))]
         FROM telemetry.session_summaries FINAL
-        WHERE isNotNull(numbers_from) AND started_at < until AND ended_at >= since - INTERVAL 1 DAY AND notEmpty(first_look.3)
+        WHERE isNotNull(numbers_from) AND started_at < until AND ended_at >= since - INTERVAL 1 DAY
     ),
     looked_at AS
     (

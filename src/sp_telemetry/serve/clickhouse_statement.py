@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.home import WRITER
@@ -129,7 +130,7 @@ def examine(canonical: str, user: str, parameters: Mapping[str, str], forbidden:
         if follower == "(":
             _check_call(_plain(tokens[i]), forbidden)
             if _plain(tokens[i]).lower() in NAMING:  # the function by name, so that has to stand there
-                if tokens[i + 2][0] != "'":
+                if not tokens[i + 2 :] or tokens[i + 2][0] != "'":
                     raise _denied(f"{tokens[i]} of a name that is made")
                 _check_call(_plain(tokens[i + 2]).partition("(")[0].strip(), forbidden)
         if word == "APPLY":
@@ -161,7 +162,7 @@ def _denied(what: str) -> QueryFailed:
 
 
 def _plain(token: str) -> str:
-    return _ESCAPED.sub(lambda found: ESCAPES.get(found[1], found[1]), token[1:-1]) if token[0] in "`'" else token
+    return _ESCAPED.sub(lambda found: ESCAPES.get(found[1], found[1]), token[1:-1]) if token[:1] in ("`", "'") else token
 
 
 def _check_call(name: str, forbidden: Set[str]) -> None:
@@ -218,7 +219,7 @@ def _settings(tokens: list[str], known: Set[str], of_a_table: bool) -> Iterator[
         # The canonical text has keywords in capitals; a name that is written so has no name in small letters after it.
         if token not in ("SETTINGS", "SETTING") or tokens[start + 1].isupper() or not _is_name(tokens[start + 1]) or tokens[0] == "SHOW":
             continue
-        items = iter([*tokens[start + 1 :], ""])
+        items = chain(tokens[start + 1 :], repeat(""))
         separator = ","
         while separator == ",":
             name, value = _plain(next(items)), "1"

@@ -25,6 +25,7 @@ from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.pipeline import SIGNALS, Lane, Pipeline
 from tests.server import as_json, as_protobuf, log_request
 
+NAMES = ["statement", "native", *(f"{signal}_{encoding}" for signal in SIGNALS for encoding in ("protobuf", "json"))]
 SECRET = "the words in the file that nobody may read"
 
 

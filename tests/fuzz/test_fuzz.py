@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import WHEEL
-from tests.fuzz.engine_targets import Engines
+from tests.fuzz.engine_targets import NAMES, Engines
 from tests.fuzz.mutation import mutated, seeds
 
 pytestmark = pytest.mark.checkout
@@ -18,11 +18,6 @@ if not WHEEL:
     from tests.fuzz.text_targets import TARGETS
 else:
     TARGETS = {}
-OF_THE_ENGINE = [
-    "statement",
-    "native",
-    *(f"{signal}_{encoding}" for signal in ("logs", "metrics", "traces") for encoding in ("protobuf", "json")),
-]
 EXAMPLES = {"statement": 150, "native": 60}
 
 
@@ -47,13 +42,13 @@ def test_text(name: str, data: st.DataObject) -> None:
     TARGETS[name](_made(name, data))
 
 
-@pytest.mark.parametrize("name", OF_THE_ENGINE)
+@pytest.mark.parametrize("name", NAMES)
 def test_seeds_of_the_engine(engines: Engines, name: str) -> None:
     for data in seeds(name):
         engines.targets[name](data)
 
 
-@pytest.mark.parametrize("name", OF_THE_ENGINE)
+@pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_engine(engines: Engines, name: str, data: st.DataObject) -> None:

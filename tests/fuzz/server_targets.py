@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import zlib
 from urllib.parse import parse_qsl
 
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from google.protobuf.message import DecodeError
 
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve import clickhouse_request, clickhouse_statement, guard
+from sp_telemetry.store import framing, journal
+from sp_telemetry.store.client import Answer
 from tests.fuzz.targets import either, target, text_of
+from tests.recordings.clean import empty_message
 
 
 @target
@@ -63,3 +68,46 @@ def hosts(data: bytes) -> None:
     if not guard.reason_to_refuse(request, guard.LOOPBACK):
         assert re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\])(:\d*)?", headers["Host"], re.IGNORECASE), headers
         assert headers.get("Origin", "http://" + headers["Host"]).lower() == "http://" + headers["Host"].lower()
+
+
+@target
+def journal_records(data: bytes) -> None:
+    """What a disk made of a journal's file: each record that is whole is found, whatever stands before and behind it; every other byte is
+    damaged, but for what a kill leaves of the last one."""
+    good = journal.HEAD.pack(4, zlib.crc32(b"good")) + b"good"
+    for whole, place in ((data, None), (good + data, 0), (data + good, -1), (data + good + data, None)):
+        blocks, lost = journal._records(whole)
+        assert place is None or blocks[place] == b"good"
+        said = sum(journal.HEAD.size + len(block) for block in blocks) + lost
+        assert said == len(whole) or (said < len(whole) and journal._is_torn(whole[said:])), (blocks, lost)
+
+
+@target
+def otlp_framing(data: bytes) -> None:
+    """A body that is put together with others: OpenTelemetry's own reader finds in the whole what it finds in each, and a record where it
+    is said that there is one."""
+    read = either(lambda: empty_message("logs").FromString(data), DecodeError)
+    one = empty_message("logs")
+    one.resource_logs.add().scope_logs.add().log_records.add().time_unix_nano = 1
+    good = one.SerializeToString()
+    joined = either(lambda: list(framing.together([good, data, good], 1 << 16)), QueryFailed)
+    if not isinstance(joined, QueryFailed):
+        length, at = framing.varint_at(joined[0], 0)
+        assert joined[0][at:] == good + data + good and len(joined[0]) - at == length
+    if isinstance(read, DecodeError):
+        return
+    records = sum(len(scope.log_records) for resource in read.resource_logs for scope in resource.scope_logs)
+    assert records or not framing.holds_a_record(data)
+    if framing.is_whole(data):
+        assert len(empty_message("logs").FromString(good + data + good).resource_logs) == len(read.resource_logs) + 2
+
+
+@target
+def store_answer(data: bytes) -> None:
+    """Whatever answers at the address of a store: rows under names, or QueryFailed that says what to do."""
+    answer = either(lambda: Answer.read(data), QueryFailed)
+    if isinstance(answer, QueryFailed):
+        assert str(answer) and len(str(answer)) < 1000
+        return
+    assert all(len(row) == len(answer.names) == len(answer.types) for row in answer.rows)
+    answer.records()

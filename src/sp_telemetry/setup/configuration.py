@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 
+from sp_telemetry.errors import UsageError
 from sp_telemetry.home import Home
 
 HEADER = "# sp-telemetry's settings; `sp-telemetry serve --help` says what there is.\n"
@@ -37,13 +38,13 @@ def put_aside(home: Home) -> bool:
 
 
 def changed(text: str, values: Mapping[str, str | int | bool]) -> str:
-    """`text` with these settings at its top level, the other lines as they are."""
+    """`text` with these settings at its top level, the other lines as they are. Raises UsageError where they can't be told apart."""
     stored = tomllib.loads(text)
     for name, value in values.items():
         if name in stored and stored[name] == value and type(stored[name]) is type(value):
             continue
         line = f"{name} = {_toml(value)}"
-        lines = text.splitlines(keepends=True)
+        lines = re.findall(r"[^\n]*\n|[^\n]+", text)  # TOML ends a line nowhere else
         top = next((index for index, one in enumerate(lines) if one.lstrip().startswith("[")), len(lines))
         at = next((index for index in range(top) if re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", lines[index])), None)
         if at is not None:
@@ -53,8 +54,13 @@ def changed(text: str, values: Mapping[str, str | int | bool]) -> str:
                 lines[top - 1] += "\n"
             lines.insert(top, line + "\n")
         text = "".join(lines)
-    tomllib.loads(text)
-    return text
+    try:
+        if tomllib.loads(text) == stored | values:
+            return text
+    except ValueError:
+        pass
+    what = "config.toml can't be changed here: it has a text or a list over several lines."
+    raise UsageError(what, "Put it on one line, or move the file away; then run this again.")
 
 
 def _toml(value: str | int | bool) -> str:

@@ -39,17 +39,19 @@ class Answer:
         """What FORMAT JSONCompact wrote. Raises QueryFailed where it is an error, whole or behind the first rows."""
         try:
             document = json.loads(text)
-        except ValueError:
+            if "exception" in document:
+                raise _failure(document["exception"], 0)
+            types = [column["type"] for column in document["meta"]]
+            if {len(row) for row in document["data"]} - {len(types)}:
+                raise ValueError
+            whole = [index for index, kind in enumerate(types) if _is_integer(kind)]
+            for row in document["data"]:
+                for index in whole:
+                    if row[index].__class__ is str:  # servers before 25.8 quote 64-bit numbers
+                        row[index] = int(row[index])
+            return cls([column["name"] for column in document["meta"]], types, document["data"], document.get("statistics", {}))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):  # no JSON, or somebody else's
             raise _failure(text.decode(errors="replace"), 0) from None
-        if "exception" in document:
-            raise _failure(document["exception"], 0)
-        types = [column["type"] for column in document["meta"]]
-        whole = [index for index, kind in enumerate(types) if _is_integer(kind)]
-        for row in document["data"]:
-            for index in whole:
-                if row[index].__class__ is str:  # servers before 25.8 quote 64-bit numbers
-                    row[index] = int(row[index])
-        return cls([column["name"] for column in document["meta"]], types, document["data"], document.get("statistics", {}))
 
     def records(self) -> list[dict[str, Any]]:
         return [dict(zip(self.names, row, strict=True)) for row in self.rows]
@@ -176,7 +178,7 @@ def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
     """ClickHouse's refusal as a sentence and the next thing to do."""
     import re
 
-    found = re.search(r"Code: (\d+)\.\s*(?:(?:Code: \d+\.\s*)?DB::Exception:\s*)*(.*)", text, re.DOTALL)
+    found = re.search(r"Code: (\d{1,9})\.\s*(?:(?:Code: \d+\.\s*)?DB::Exception:\s*)*(.*)", text, re.DOTALL)
     number = int(found[1]) if found else int(code or 0)
     message = found[2] if found else text.strip()[:300] or f"HTTP status {status}"
     message = re.sub(r"(\s*\(([A-Z_]+|version [^)]*)\)\.?)+$", "", message.strip())

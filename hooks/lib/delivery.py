@@ -39,7 +39,7 @@ def deliver(home, settings, mine, what):
         places.log(home, what, f"the server was not reached ({type(error).__name__}); the record {'waits' if kept else LOST}")
         return False
     try:
-        sending = [(path, states.record_of(values)) for path, values in waiting.claim()] + mine
+        sending = waiting.claim() + mine
         if not sending:
             connection.close()
             return True

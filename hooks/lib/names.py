@@ -89,7 +89,7 @@ def _own(text):
         try:
             if re.sub(regex, new, ""):
                 continue  # everywhere, so the store refuses it
-        except (re.error, TypeError, IndexError, OverflowError, RecursionError):
+        except (re.error, TypeError, ValueError, IndexError, OverflowError, RecursionError):
             continue
         found.append((name, 1, (), regex, new, ""))
     return tuple(found)

@@ -71,8 +71,8 @@ def is_outdated(home):
 
 def _version(path):
     """Its numbers; none where the file does not tell."""
-    parts = str(places.read_json(path).get("version", "")).split(".")
-    return [int(part) for part in parts] if all(map(str.isdecimal, parts)) else []
+    parts = [places.whole(part) for part in str(places.read_json(path).get("version", "")).split(".")]
+    return parts if min(parts) >= 0 else []
 
 
 def fill_in(home, settings):

@@ -117,15 +117,21 @@ class Settings:
         tries = [ports.get(name) if isinstance(ports, dict) else None]
         tries += [self._environ.get("SP_TELEMETRY_" + name.upper() + "_PORT"), self._values.get(name + "_port")]
         for value in tries:
-            if str(value).isdigit() and 0 < int(value) < 65536:
-                return int(value)
+            if 0 < whole(value) < 65536:
+                return whole(value)
         return DEFAULT_PORTS[name]
+
+
+def whole(text):
+    """The number that stands there; -1 for none. Python makes none of `²`, a digit, nor of thousands of them."""
+    text = str(text)
+    return int(text) if text.isdecimal() and len(text) < 20 else -1
 
 
 def top_level(text):
     """Strings, whole numbers and booleans at the top of a TOML file. `tomllib` is not in 3.9 and costs two starts of Python."""
     values = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         line = line.strip()
         if line.startswith("["):
             break
@@ -144,8 +150,8 @@ def top_level(text):
             value = value.partition("#")[0].strip().replace("_", "")
             if value in ("true", "false"):
                 values[key] = value == "true"
-            elif value.isdigit():
-                values[key] = int(value)
+            elif whole(value) >= 0:
+                values[key] = whole(value)
     return values
 
 

@@ -13,8 +13,9 @@ import os
 import time
 
 import quickjson
+import states
 from locks import Lock
-from places import folder, read_json, remove, replace, write
+from places import folder, read_json, remove, replace, whole, write
 
 MOST_FILES = 1000
 MOST_BYTES = 2 << 20
@@ -60,11 +61,10 @@ class Spool:
                 os.rename(os.path.join(self._folder, name), path)
             except OSError:
                 continue  # another one was faster
-            values = read_json(path)
-            at = values.get("at_ns")
-            if values.get("session_id") and values.get("record_id") and isinstance(at, int) and at > 0:
-                claimed.append((path, values))
-            else:  # half written by a full disk, or spoilt: the server would refuse all that is sent with it
+            kept = states.record_of(read_json(path))
+            if kept:
+                claimed.append((path, kept))
+            else:  # half written by a full disk, or spoilt
                 self._count(dropped=remove(path))
         return claimed
 
@@ -141,5 +141,5 @@ def _parts(name):
     """(name while it waits, when it was claimed or None)."""
     stem, _, claim = name.partition(".json")
     since = claim[1:].partition(".")[0]
-    return stem + ".json", int(since) if since.isdigit() else None
+    return stem + ".json", whole(since) if whole(since) >= 0 else None
 

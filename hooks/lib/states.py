@@ -6,6 +6,7 @@ import time
 import record
 
 KEPT_DAYS = 30
+_KINDS = [type(value) for value in record.ContextRecord()]
 
 
 def path_of(home, session):
@@ -21,11 +22,12 @@ def file_name(session):
 
 
 def record_of(values):
-    """What was kept as a record, or None."""
-    try:
-        return record.ContextRecord.from_dict(values) if isinstance(values, dict) else None
-    except TypeError:
+    """What was kept as a record; None for what is none: the server would refuse all that is sent with it."""
+    if not isinstance(values, dict):
         return None
+    kept = record.ContextRecord.from_dict(values)
+    good = [type(value) for value in kept] == _KINDS and kept.session_id and kept.record_id
+    return kept if good and 0 < kept.at_ns < 1 << 63 and 0 <= kept.confidence <= 1 else None
 
 
 def forget_old(folder):

@@ -46,7 +46,7 @@ class Connection:
         self._socket.close()
         head, _, body = answer.partition(b"\r\n\r\n")
         words = head.split(b"\r\n")[0].split()
-        status = int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() else 0
+        status = int(words[1]) if len(words) > 1 and words[0].startswith(b"HTTP/") and words[1].isdigit() and len(words[1]) == 3 else 0
         if b"transfer-encoding: chunked" in head.lower():
             body = _unchunked(body)
         return status, body
@@ -68,7 +68,7 @@ def _whole(answer):
         return False
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:") and line[15:].strip().isdigit():
-            return len(body) >= int(line[15:])
+            return len(body) >= int(line[15:].strip()[:19])  # of thousands of digits Python makes no number
         if line.startswith(b"transfer-encoding:"):
             return body.endswith(b"0\r\n\r\n")
     return False

@@ -98,11 +98,8 @@ class Home:
         return file.read_text("utf-8").strip()
 
     def server(self) -> dict[str, Any] | None:
-        """What `server_file` says, or None without one. The process may be gone: see `setup.service`."""
-        try:
-            return json.loads(self.server_file.read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
+        """What `server_file` says, or None without one that can be read. The process may be gone: see `setup.service`."""
+        return read_json(self.server_file) or None
 
     def write_atomically(self, file: Path, text: str, mode: int = 0o600) -> None:
         """Replace `file` as a whole: a reader sees the old text or the new one."""

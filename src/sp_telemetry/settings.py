@@ -38,7 +38,9 @@ class Setting:
         """`value` as this setting's type, or UsageError that names where it came from."""
         kind = type(self.default)
         try:
-            if kind is int and isinstance(value, bool | float):  # of TOML; int() takes both for 1
+            if kind is bool and type(value) is int:
+                value = str(value)
+            if type(value) not in (kind, str):  # of TOML; int() takes True and 1.5 for 1, and str() takes anything
                 raise TypeError
             if kind is bool and isinstance(value, str):
                 parsed: Any = {"1": True, "true": True, "yes": True, "on": True}.get(value.lower())
@@ -130,7 +132,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         stored = tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:  # of TOML or of UTF-8
+    except (OSError, ValueError, RecursionError) as error:  # of TOML or of UTF-8
         raise UsageError(f"{file} can't be read: {error}.", "Mend it or move it away.") from None
     for name in stored:
         if name not in _BY_NAME and not isinstance(stored[name], dict):

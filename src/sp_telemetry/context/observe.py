@@ -88,7 +88,7 @@ def load_configuration(directory: str | os.PathLike[str]) -> tuple[dict[str, Any
         parsed = tomllib.loads(file.read_bytes().decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}, None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} can't be read: {error}.", "Mend it or move it away; hooks use the defaults until then.") from None
     try:
         Configuration.model_validate(parsed)

@@ -39,7 +39,7 @@ def stalls(regex: str) -> str:
         for short, text in _texts(nodes, regex):
             if _ways(nodes, short, fold) > FEW and _ways(nodes, text, fold) > MOST:
                 return text
-    except (re.error, OverflowError, RecursionError):
+    except (re.error, ValueError, OverflowError, RecursionError):
         pass  # nor can the hooks read it, who leave it to the store
     return ""
 

@@ -86,7 +86,7 @@ def read(file: Path) -> Own:
         told = tomllib.loads(file.read_bytes().decode())
     except FileNotFoundError:
         return Own()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{file} can't be read: {error}.", HINT) from None
     _only(file, "", told, ("patterns", "attributes"))
     patterns = told.get("patterns", {})

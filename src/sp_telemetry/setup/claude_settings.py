@@ -131,7 +131,7 @@ def note(home: Home) -> Note | None:
     try:
         values = json.loads((home.path / "backups" / "claude-settings.note").read_text("utf-8"))
         return Note(**{**values, "variables": {name: tuple(pair) for name, pair in values["variables"].items()}})
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

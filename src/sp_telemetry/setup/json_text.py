@@ -48,6 +48,8 @@ def parse(text: str) -> Any:
         raise NotJson("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise NotJson(f"{error.msg} in line {error.lineno}") from None
+    except ValueError:
+        raise NotJson("a number is too long") from None
 
 
 def get(text: str, path: tuple[str, ...]) -> Any:

@@ -1,4 +1,5 @@
-"""What reaches the engine: OTLP bodies through the real pipeline, statements through the real interface, blocks that it writes.
+"""What reaches the engine: OTLP bodies through the real pipeline, statements through the real interface, blocks that it writes, files that
+it reads or judges.
 
 The engine is one in a process, so `Engines` opens it once.
 """
@@ -13,19 +14,26 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from sp_telemetry.errors import QueryFailed
+from sp_telemetry.errors import QueryFailed, UsageError
 from sp_telemetry.home import READER, WRITER
+from sp_telemetry.privacy import own
 from sp_telemetry.serve import clickhouse_native
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_request import Asked
 from sp_telemetry.serve.clickhouse_run import Control, Run
 from sp_telemetry.serve.commit import Rejected, commit
-from sp_telemetry.store import schema
+from sp_telemetry.store import prices, schema
 from sp_telemetry.store.engine import Engine
 from sp_telemetry.store.pipeline import SIGNALS, Lane, Pipeline
+from sp_telemetry.transcripts import files, reading
+from tests import transcripts
+from tests.fuzz.targets import either
 from tests.server import as_json, as_protobuf, log_request
 
-NAMES = ["statement", "native", *(f"{signal}_{encoding}" for signal in SIGNALS for encoding in ("protobuf", "json"))]
+NAMES = [
+    "statement", "native", "transcript", "own_prices", "own_patterns",
+    *(f"{signal}_{encoding}" for signal in SIGNALS for encoding in ("protobuf", "json")),
+]  # fmt: skip
 SECRET = "the words in the file that nobody may read"
 
 
@@ -46,7 +54,12 @@ class Engines:
         self._access = Access("w", "r", query_timeout_s=2, query_memory_mib=200)
         self._numbers = itertools.count(1)
         self._path = str(folder / "secret")
-        self.targets: dict[str, Callable[[bytes], None]] = {"statement": self._statement, "native": self._native}
+        self._folder_of_files = folder
+        prices.load(self._handle)
+        self.targets: dict[str, Callable[[bytes], None]] = {
+            "statement": self._statement, "native": self._native, "transcript": self._transcript, "own_prices": self._own_prices,
+            "own_patterns": self._own_patterns,
+        }  # fmt: skip
         for lane in (Lane(signal, encoding) for signal in SIGNALS for encoding in ("protobuf", "json")):
             self.targets[f"{lane.signal}_{lane.encoding}"] = partial(self._body, lane)
 
@@ -114,3 +127,56 @@ class Engines:
         assert len(told) == len(block) + (len(clickhouse_native._INFO) + columns if block else 0), structure
         if block:
             assert told.startswith(clickhouse_native._INFO + block[:1])
+
+    def _transcript(self, data: bytes) -> None:
+        """A transcript of these bytes between two good ones: it is read to its end, they are read whole, and lines that nobody takes for
+        JSON are counted."""
+        configuration = transcripts.Configuration(self._folder_of_files / f"claude-{next(self._numbers)}")
+        good = [str(UUID(int=next(self._numbers))) for _ in range(2)]
+        for name in (f"a{good[0]}", f"c{good[1]}"):
+            session = name[1:]
+            configuration.session(name, [transcripts.answer(session, f"{session[-9:]}x", transcripts.START, {"output_tokens": 300})])
+        configuration.session("b", [data])
+        found = configuration.found().files
+        read = reading._read_batch(self._engine, found, files.machine(transcripts.SECRET))
+        for table, rows in (("requests", [one.requests for one in read]), ("files", [one.files for one in read])):
+            if blocks := [block for each in rows for block in each]:
+                self._handle.insert(f"INSERT INTO telemetry.read_{table}", "Native", blocks)
+        sessions = ", ".join(f"'{each}'" for each in good)
+        sql = f"SELECT groupArray(output_tokens) FROM telemetry.transcript_requests WHERE session_id IN ({sessions})"
+        assert self._handle.query(sql) == b"[300,300]\n"
+        sql = f"SELECT problem, cut_lines + unreadable_lines FROM telemetry.transcript_files FINAL WHERE file_id = '{found[1].file_id}'"
+        problem, left_out = self._handle.query(sql).decode().rstrip("\n").split("\t")
+        lines = [line.strip() for line in data.split(b"\n")]
+        assert problem or int(left_out) >= sum(line[:1] not in (b"", b"{", b"[") for line in lines), (problem, left_out)
+
+    def _own_prices(self, data: bytes) -> None:
+        """prices.csv: UsageError, and the list is as it was; or each model and tier has one price on a day, from 0 on."""
+        listed = "SELECT * FROM telemetry.prices ORDER BY ALL"
+        before, file = self._handle.query(listed), self._folder_of_files / "prices.csv"
+        file.write_bytes(data)
+        loaded = either(lambda: prices.load(self._handle, file), UsageError)
+        if isinstance(loaded, UsageError):
+            assert str(file) in str(loaded) and self._handle.query(listed) == before
+            return
+        wrong = """SELECT countIf(NOT (input >= 0 AND output >= 0 AND cache_read >= 0 AND valid_from < valid_to) OR valid_from < until)
+            FROM (SELECT *, lagInFrame(valid_to, 1, toDate(0)) OVER (PARTITION BY model, tier ORDER BY valid_from
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS until FROM telemetry.prices)"""
+        assert self._handle.query(wrong) == b"0\n", data
+
+    def _own_patterns(self, data: bytes) -> None:
+        """privacy.toml as the engine judges it: UsageError that says what to do, or patterns that do away with what they have to match."""
+        file = self._folder_of_files / own.NAME
+        file.write_bytes(data)
+        read = either(lambda: own.read(file), UsageError)
+        if isinstance(read, UsageError):
+            return
+        patterns = read.patterns[:2]
+        proved = either(lambda: own.prove(patterns, self._handle.query), UsageError)
+        if isinstance(proved, UsageError):
+            assert own.NAME in str(proved) and proved.hint
+            return
+        policy = own.Own(patterns).policy("full")
+        for text in [text for pattern in patterns for text in pattern.like][:3]:
+            assert own.hits(policy, text, self._handle.query), text
+            assert own.effect(policy, text, self._handle.query, 3000) != text, text

@@ -10,9 +10,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unicodedata import bidirectional, category
 
 TARGETS: dict[str, Callable[[bytes], None]] = {}
 PIECES = b"\x1f"  # stands between the pieces of an input that is several
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _SCRATCH = tempfile.TemporaryDirectory(prefix="fuzz-")
 SCRATCH = Path(_SCRATCH.name).resolve()
 
@@ -58,6 +60,11 @@ def either(call: Callable[[], Any], *expected: type[BaseException]) -> Any:
         return call()
     except expected as error:
         return error
+
+
+def can_be_shown(text: str) -> bool:
+    """No control, line end, half a surrogate or direction in it; what a version of Unicode has not assigned yet does no harm."""
+    return not any(category(c) in ("Cc", "Cs", "Zl", "Zp") or bidirectional(c) in _DIRECTIONS for c in text)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -18,7 +18,6 @@ if not WHEEL:
     from tests.fuzz.text_targets import TARGETS
 else:
     TARGETS = {}
-EXAMPLES = {"statement": 150, "native": 60}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_seeds_of_the_engine(engines: Engines, name: str) -> None:
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_engine(engines: Engines, name: str, data: st.DataObject) -> None:
-    for _ in range(8 if name in ("statement", "native") else 1):  # these take a tenth of the time
+    for _ in range(8 if name in ("statement", "native", "own_prices", "own_patterns") else 1):  # these take a tenth of the time
         engines.targets[name](_made(name, data))
 
 

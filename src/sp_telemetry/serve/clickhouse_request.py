@@ -22,8 +22,11 @@ RESERVED = frozenset([
 ])
 # fmt: on
 _SETTING = re.compile(r"[a-z][a-zA-Z0-9_]*\Z")
-_SKIP = rb"\s+|--[^\n]*|#[! ][^\n]*|/\*.*?\*/"
-_TOKEN = re.compile(_SKIP + rb"|'(?:\\.|''|[^'\\])*'|`(?:\\.|``|[^`\\])*`|\"(?:\\.|\"\"|[^\"\\])*\"|[A-Za-z_][A-Za-z0-9_]*|.", re.DOTALL)
+# What is not closed goes to the end, and nothing is gone back for: a sender's text may be made to take for ever.
+_SKIP = rb"\s++|--[^\n]*+|#[! ][^\n]*+|/\*.*?(?:\*/|\Z)"
+_QUOTED = "|".join(rf"{quote}(?:\\(?:.|\Z)|{quote}{quote}|[^{quote}\\])*+(?:{quote}|\Z)" for quote in "'`\"").encode()
+_TOKEN = re.compile(_SKIP + b"|" + _QUOTED + rb"|[A-Za-z_][A-Za-z0-9_]*|.", re.DOTALL)
+_FORMAT = re.compile(rb"(?:" + _SKIP + rb")*+([A-Za-z][A-Za-z0-9_]*)[ \t\f]*;?[ \t\f]*\r?\n?", re.DOTALL)
 
 
 def refuse(code: int, name: str, message: str) -> QueryFailed:
@@ -167,7 +170,7 @@ def split_insert(raw: bytes) -> tuple[bytes, bytes | None, str]:
 
 def _after_format(raw: bytes, start: int, at: int) -> tuple[bytes, bytes | None, str]:
     """The format's name, then blanks up to and with one line's end, then data: ClickHouse's own rule."""
-    found = re.compile(rb"(?:" + _SKIP + rb")*([A-Za-z][A-Za-z0-9_]*)[ \t\f]*;?[ \t\f]*\r?\n?", re.DOTALL).match(raw, at)
+    found = _FORMAT.match(raw, at)
     if found is None:
         raise refuse(62, "SYNTAX_ERROR", "Syntax error: expected the name of a format after FORMAT.")
     return raw[:start], raw[found.end() :], found[1].decode()

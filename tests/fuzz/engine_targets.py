@@ -143,6 +143,9 @@ class Engines:
             if blocks := [block for each in rows for block in each]:
                 self._handle.insert(f"INSERT INTO telemetry.read_{table}", "Native", blocks)
         sessions = ", ".join(f"'{each}'" for each in good)
+        ids = ", ".join(f"'{file.file_id}'" for file in (found[0], found[2]))
+        sql = f"SELECT groupArray(requests) FROM telemetry.transcript_files FINAL WHERE file_id IN ({ids})"
+        assert self._handle.query(sql) == b"[1,1]\n"
         sql = f"SELECT groupArray(output_tokens) FROM telemetry.transcript_requests WHERE session_id IN ({sessions})"
         assert self._handle.query(sql) == b"[300,300]\n"
         sql = f"SELECT problem, cut_lines + unreadable_lines FROM telemetry.transcript_files FINAL WHERE file_id = '{found[1].file_id}'"

@@ -34,7 +34,7 @@ def installation_settings(data: bytes) -> None:
     for setting in settings.SETTINGS:
         value = read.values[setting.name]
         assert type(value) is type(setting.default) and (not setting.choices or value in setting.choices)
-    whole = tomllib.loads(text_of(written)) if written else {}
+    whole = tomllib.loads((home / "config.toml").read_text("utf-8")) if written else {}
     held = [whole.get(setting.name) for setting in settings.SETTINGS if not environ.get(setting.variable)]
     assert not any(isinstance(value, dict | list) and value for value in held)
     if any(isinstance(value, dict | list) for value in whole.values()) or b"'''" in written or b'"""' in written:

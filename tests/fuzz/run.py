@@ -31,10 +31,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="in all, shared by the targets")
     parser.add_argument("--target", action="append", help="only this one; may be given several times")
     parser.add_argument("--seed", type=int, default=0, help="of chance, to try the same again; 0: another one each time")
+    parser.add_argument("--tries", type=int, default=-1, help="at most, for each target that is led")
     parser.add_argument("--led", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.led:
-        return led(asked.target, asked.seconds, asked.seed)
+        return led(asked.target, asked.seconds, asked.seed, tries=asked.tries)
 
     from tests.fuzz.text_targets import TARGETS
 
@@ -44,7 +45,8 @@ def main() -> int:
     others = [name for name in chosen if name not in TARGETS]
     failed = 0
     if of_text and importlib.util.find_spec("atheris"):
-        command = [sys.executable, __file__, "--led", "--seconds", str(share), "--seed", str(asked.seed)]
+        command = [sys.executable, __file__, "--led", "--seconds", str(share)]
+        command += ["--seed", str(asked.seed), "--tries", str(asked.tries)]
         failed += abs(subprocess.run([*command, *(word for name in of_text for word in ("--target", name))], cwd=ROOT).returncode)
     else:
         failed += sum(_changing_seeds(name, TARGETS[name], share, asked.seed) for name in of_text)
@@ -66,7 +68,7 @@ def _of_the_engine() -> list[str]:
     return NAMES
 
 
-def led(names: list[str], seconds: float, seed: int = 0, targets: dict[str, Target] | None = None) -> int:
+def led(names: list[str], seconds: float, seed: int = 0, targets: dict[str, Target] | None = None, tries: int = -1) -> int:
     """How many of them failed. Each is a process of its own, for libFuzzer ends with it; what it is led by is loaded once."""
     import atheris
 
@@ -85,7 +87,7 @@ def led(names: list[str], seconds: float, seed: int = 0, targets: dict[str, Targ
                 continue
             atheris.Setup(
                 [sys.argv[0], made, *filter(os.path.isdir, [str(SEEDS / name)]),  # the first folder is written to
-                 f"-max_total_time={max(int(seconds), 1)}", f"-artifact_prefix={FOUND}/{name}-", f"-seed={seed}", "-verbosity=0",
+                 f"-max_total_time={max(int(seconds), 1)}", f"-artifact_prefix={FOUND}/{name}-", f"-seed={seed}", f"-runs={tries}", "-verbosity=0",
                  "-print_final_stats=1", "-max_len=4096", "-timeout=60", "-reload=0"],
                 (targets or TARGETS)[name],
             )  # fmt: skip

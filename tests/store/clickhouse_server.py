@@ -10,12 +10,14 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sp_telemetry.home import READER, WRITER
 from sp_telemetry.serve import listener
 from sp_telemetry.serve.clickhouse_access import Access
 from sp_telemetry.serve.clickhouse_http import application
 from sp_telemetry.serve.guard import guard
 from sp_telemetry.store import schema
 from sp_telemetry.store.engine import Engine
+from tests.server import Server as RealServer
 
 WRITER_PASSWORD, READER_PASSWORD = "writes-'\"&", "reads"
 
@@ -27,6 +29,7 @@ class Server:
         self.engine = Engine(folder / "the store", folder / "its engine")
         with self.engine.handle() as handle:
             schema.migrate(handle)
+        self.passwords = {WRITER: WRITER_PASSWORD, READER: READER_PASSWORD}
         self.ports: dict[str, int] = {}
         self._loop = asyncio.new_event_loop()
         self._ready, self._stop = threading.Event(), asyncio.Event()
@@ -64,6 +67,14 @@ class Server:
             return handle.query(sql).decode()
 
 
+class Process:
+    """The interface of a server process, to be asked in the same way."""
+
+    def __init__(self, running: RealServer) -> None:
+        self.port = running.ports["clickhouse"]
+        self.passwords = {user: running.home.secret(user) for user in (WRITER, READER)}
+
+
 class Answer:
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status, self.headers, self.body = response.status, response.headers, response.read()
@@ -74,15 +85,12 @@ class Answer:
 
 
 def ask(
-    server: Server, sql: str = "", body: bytes | None = None, user: str = "telemetry_reader", method: str = "", **params: str
+    server: Server | Process, sql: str = "", body: bytes | None = None, user: str = "telemetry_reader", method: str = "", **params: str
 ) -> Answer:
     headers = params.pop("headers", {})
     port = params.pop("port", server.port)
     if user:
-        headers = {
-            "X-ClickHouse-User": user,
-            "X-ClickHouse-Key": WRITER_PASSWORD if user == "telemetry_user" else READER_PASSWORD,
-        } | headers
+        headers = {"X-ClickHouse-User": user, "X-ClickHouse-Key": server.passwords[user]} | headers
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     query = urllib.parse.urlencode(({"query": sql} if sql else {}) | params.pop("params", {}) | params)
     connection.request(method or ("GET" if body is None else "POST"), "/?" + query, body, headers)

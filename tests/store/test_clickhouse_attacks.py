@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from sp_telemetry.errors import QueryFailed
+from sp_telemetry.home import READER, WRITER
 from sp_telemetry.serve.clickhouse_access import changeable
 from sp_telemetry.serve.clickhouse_statement import FUNCTIONS, examine
-from tests.store.clickhouse_server import Server, ask
+from sp_telemetry.setup import service
+from tests.secrets_search import columns
+from tests.server import Server as RealServer
+from tests.store.clickhouse_server import Process, Server, ask
 
 SECRET = "the secret in the file"
 
@@ -45,26 +49,73 @@ def attacks(name: str) -> list[str]:
     return [_ESCAPED.sub(character, line) for line in (ATTACKS / name).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("user", ["telemetry_reader", "telemetry_user"])
-def test_refused_to_everybody(server: Server, file: Path, user: str) -> None:
-    salt = server.owner("SELECT salt FROM telemetry.installation").strip()
-    new = file.with_name("new")
-    let_through = []
+def let_through(server: Server | Process, file: Path, user: str, *secrets: str) -> list[tuple[str, int, str]]:
+    """Those of the list that were not refused, made a file, or whose answer has a secret."""
+    new, found = file.with_name("new"), []
     for sql in attacks("refused.sql"):
         answer = ask(server, body=sql.replace("{file}", str(file)).replace("{new}", str(new)).encode(), user=user)
-        if answer.status == 200 or salt in answer.text or SECRET in answer.text or "X-ClickHouse-Exception-Code" not in answer.headers:
-            let_through.append((sql, answer.status, answer.text[:200]))
-        assert not new.exists(), sql
-    assert not let_through
+        told = answer.headers.as_string() + answer.text
+        refused = answer.status != 200 and "X-ClickHouse-Exception-Code" in answer.headers
+        if not refused or new.exists() or any(secret in told for secret in secrets):
+            found.append((sql, answer.status, answer.text[:200]))
+    return found
+
+
+def let_through_to_the_reader(server: Server | Process, *secrets: str) -> list[tuple[str, int, str]]:
+    tables = "SELECT groupArray(name) FROM system.tables WHERE database = 'telemetry'"
+    before, found = ask(server, tables).text, []
+    for sql in attacks("refused_to_the_reader.sql"):
+        answer = ask(server, body=sql.encode())
+        refused = answer.status != 200 and answer.headers["X-ClickHouse-Exception-Code"] in ("164", "452", "497", "72")
+        if not refused or any(secret in answer.text for secret in secrets):
+            found.append((sql, answer.status, answer.text[:200]))
+    assert ask(server, tables).text == before and "telemetry_events" in before
+    return found
+
+
+@pytest.mark.parametrize("user", [READER, WRITER])
+def test_refused_to_everybody(server: Server, file: Path, user: str) -> None:
+    salt = server.owner("SELECT salt FROM telemetry.installation").strip()
+    assert let_through(server, file, user, salt, SECRET) == []
     assert server.owner("SELECT salt FROM telemetry.installation").strip() == salt
 
 
 def test_refused_to_the_reader(server: Server) -> None:
-    tables = server.owner("SELECT groupArray(name) FROM system.tables WHERE database = 'telemetry'")
-    for sql in attacks("refused_to_the_reader.sql"):
-        answer = ask(server, body=sql.encode())
-        assert answer.status != 200 and answer.headers["X-ClickHouse-Exception-Code"] in ("164", "452", "497", "72"), (sql, answer.text)
-    assert server.owner("SELECT groupArray(name) FROM system.tables WHERE database = 'telemetry'") == tables
+    assert let_through_to_the_reader(server) == []
+
+
+def salt_of(store: Path) -> str:
+    """Of a store that nobody holds."""
+    [table] = [text for name, text in columns(store) if "installation" in name]
+    return re.search(rb"[0-9a-f]{32}", table.partition(b"\n")[2])[0].decode()
+
+
+def test_the_real_process_refuses_them_too(tmp_path: Path) -> None:
+    """Over its own port, to its own users; the file that they ask for holds the password of the one that may write."""
+    process = RealServer(tmp_path / "home")
+    process.make()
+    salt = salt_of(process.home.store)
+
+    def lying_about() -> list[Path]:
+        return sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(process.home.store))
+
+    process.up()
+    try:
+        asked, files = Process(process), lying_about()
+        secrets = (salt, *asked.passwords.values())
+        [file] = [path for path in files if path.name == WRITER]
+        assert file.read_text().strip() == asked.passwords[WRITER] and len(secrets[1]) > 20
+        for user in (READER, WRITER):
+            assert let_through(asked, file, user, *secrets) == []
+        assert let_through_to_the_reader(asked, *secrets) == []
+        assert lying_about() == files
+        assert Process(process).passwords == asked.passwords and ask(asked, "SELECT 1").text == "1\n"
+        assert service.running(process.home).pid == process.running.pid
+        log = "".join(path.read_text() for path in process.home.logs.iterdir())
+        assert not [secret for secret in secrets if secret in log]
+    finally:
+        process.down()
+    assert salt_of(process.home.store) == salt
 
 
 def test_names_given_as_parameters(server: Server) -> None:

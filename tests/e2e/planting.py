@@ -8,15 +8,19 @@ import random
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sp_telemetry.privacy.keys import KEYS
 from sp_telemetry.privacy.policy import ATTRIBUTES
+from sp_telemetry.reports.catalogue import REPORTS
 from tests.secrets_search import columns, files
 from tests.server import Server, any_value, log_request, pairs
 from tests.store.examples import example
+from tests.transcripts import Configuration, answer, identifier, line, prompt
 
 START = 1_790_000_000 * 10**9
 SESSION = str(UUID(int=7_700))
@@ -148,10 +152,39 @@ def by_hand(plant: Planter) -> list[tuple[str, dict[str, Any], bool]]:
     return requests
 
 
+def in_transcripts(plant: Planter, into: Configuration) -> None:
+    """A session with a secret in each place that a line of a transcript has for somebody's words, and such as know its own places only."""
+    session, at = identifier("planted", plant.redactable), time.time() - 3600
+    said = {place: plant(f"transcript: {place}") for place in ("prompt", "answer", "tool", "result", "summary", "unknown", "error", "id", "request", "uuid")}
+    named = {"gitBranch": "017-x", "cwd": "/home/ada/book", "version": "2.1.330", "entrypoint": "cli"}
+    model, agent, word = "claude-sonnet-4-5", "abc", "standard"
+    if plant.redactable:  # else a name is kept
+        named = {field: f"{value}-{plant.name(f'transcript: {field}')}" for field, value in named.items()}
+        model, agent, word = (f"{value}-{plant.name(f'transcript: {value}')}" for value in (model, agent, word))
+    used = {"input_tokens": 5, "output_tokens": 7, "service_tier": word, "inference_geo": word, "speed": word}
+    tool = {"type": "tool_use", "id": said["id"], "name": "Bash", "input": {"command": said["tool"]}}
+    result = {"type": "tool_result", "tool_use_id": said["id"], "content": said["result"], "is_error": True}
+    lines = [
+        {"type": "summary", "summary": said["summary"], "leafUuid": said["uuid"]},
+        prompt(session, "p", at, said["prompt"], **named),
+        answer(session, "a", at + 1, text=said["answer"], **named, unknown=said["unknown"]),
+        answer(session, "b", at + 2, used, model=model, stop_reason=word, **named),
+        answer(session, "c", at + 3, message_id=said["id"], request_id=said["request"], **named),
+        line("assistant", session, at + 4, **named, message={"id": "msg_1", "role": "assistant", "model": model, "content": [tool], "usage": used}),
+        line("user", session, at + 5, **named, message={"role": "user", "content": [result]}, toolUseResult=said["error"]),
+        line("system", session, at + 6, said["uuid"], **named, subtype="api_error", content=said["error"]),
+        f'{{"type": "assistant", "broken": "{said["unknown"]}'.encode(),
+    ]  # fmt: skip
+    into.session(session, lines)
+    into.agent(session, agent, [answer(session, "d", at + 7, agentId=agent, isSidechain=True, **named)])
+
+
 COMMANDS = (
-    ["status", "--json"], ["doctor"], ["doctor", "--json"], ["doctor", "--bundle", "-"], ["context"], ["logs"],
-    ["report", "cost"], ["report", "tokens"], ["report", "errors"], ["report", "sessions"], ["report", "tools"],
-    ["report", "cost", "--by", "chapter", "--format", "csv"], ["report", "errors", "--format", "json"], ["report", "sessions", "--format", "json"],
+    ["status", "--json"], ["doctor"], ["doctor", "--json"], ["doctor", "--bundle", "-"], ["context"], ["context", "--json"], ["logs"],
+    ["privacy", "show", "--attributes"], ["audit"], ["audit", "--json"], ["backfill", "--dry-run"], ["backfill"], ["backfill", "--json"],
+    *(["report", name, "--format", form] for name in REPORTS for form in ("text", "json")),
+    *(["report", "cost", "--cost", cost, *more] for cost in ("computed", "both") for more in ((), ("--by", "session,model", "--json"))),
+    ["report", "cost", "--by", "chapter", "--format", "csv"], ["report", "tokens", "--by", "user,feature", "--format", "markdown"],
     ["sql", "SELECT * FROM telemetry.telemetry_events"], ["sql", "SELECT * FROM telemetry.session_context"],
     ["sql", "SELECT * FROM telemetry.telemetry_spans"], ["sql", "SELECT * FROM system.processes"], ["sql", "SELECT * FROM system.mutations"],
 )  # fmt: skip
@@ -170,11 +203,12 @@ for command in json.loads(sys.argv[1]):
 """
 
 
-def places(of: Server) -> list[tuple[str, bytes]]:
-    """Everything that a secret could have got to: what commands and listeners tell; then, with the server down, each file of the home and
-    each column of each table."""
+def places(of: Server, configuration: Path) -> list[tuple[str, bytes]]:
+    """Everything that a secret could have got to: what commands and listeners tell, with the transcripts of this configuration; then,
+    with the server down, each file of the home and each column of each table."""
     found = [(path, of.get(port, path)[1]) for port, path in (("metrics", "/metrics"), ("health", "/"))]
-    environ = {**of.environ, "SP_TELEMETRY_HOME": str(of.home.path)}
+    told = {"CLAUDE_CONFIG_DIR": str(configuration), "HOME": str(of.home.path.parent / "nobody's")}
+    environ = {**of.environ, **told, "SP_TELEMETRY_HOME": str(of.home.path)}
     done = subprocess.run([sys.executable, "-c", _EACH, json.dumps(COMMANDS)], env=environ, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     answers = re.split(rb"^== ", done.stdout, flags=re.MULTILINE)[1:]

@@ -22,10 +22,11 @@ from sp_telemetry.store.framing import rows_of
 from sp_telemetry.store.journal import Journal
 from sp_telemetry.store.pipeline import CONTEXT_MARK, STANDING, Lane, Pipeline
 from sp_telemetry.store.standing_query import AVAILABLE
-from tests.e2e.planting import REDACTABLE, SESSION, START, Planter, by_hand, places
+from tests.e2e.planting import REDACTABLE, SESSION, START, Planter, by_hand, in_transcripts, places
 from tests.secrets_search import columns, files, search
 from tests.server import JSON, PROTOBUF, Server, as_json, as_protobuf, context, log_request, server, wait_for
 from tests.store.examples import example
+from tests.transcripts import Configuration
 from tests.unit.test_hooks import Session
 from tests.unit.test_hooks_names import plant
 from tests.unit.test_hooks_names import tokens as tokens_for_names
@@ -40,9 +41,10 @@ def tokens() -> dict[str, str]:
     return {name: example(formats[provider], chance, more=20) for name, provider in kinds.items()}
 
 
-def send_by_hand(to: Server, plant: Planter) -> dict[str, str]:
-    """Everything above, in both encodings, with secrets in headers and paths too. Returns what was planted."""
+def send_by_hand(to: Server, plant: Planter, transcripts: Configuration) -> dict[str, str]:
+    """Everything above, in both encodings, with secrets in headers, paths and transcripts too. Returns what was planted."""
     made = by_hand(plant)
+    in_transcripts(plant, transcripts)
     for signal, of in (("logs", "resourceLogs"), ("metrics", "resourceMetrics"), ("traces", "resourceSpans")):
         every = [one for which, request, _ in made if which == signal for one in request[of]]
         whole = [one for which, request, protobuf in made if which == signal and protobuf for one in request[of]]
@@ -71,16 +73,19 @@ def send_by_hand(to: Server, plant: Planter) -> dict[str, str]:
 def test_what_is_sent_by_hand_is_nowhere(tmp_path, level):
     """At `strict` no word of it is; at every level nothing is that the patterns know, and no token in a name that is kept."""
     with server(tmp_path / "home", SP_TELEMETRY_PRIVACY_LEVEL=level) as running:
-        chance = random.Random(level)
-        secrets = send_by_hand(running, Planter(redactable=True, chance=chance))
+        chance, transcripts = random.Random(level), Configuration(tmp_path / "claude")
+        secrets = send_by_hand(running, Planter(redactable=True, chance=chance), transcripts)
         assert len(secrets) > 1000
         if level == "strict":
-            secrets = {f"{place} (key)": secret for place, secret in secrets.items()} | send_by_hand(running, Planter(False, chance))
+            secrets = {f"{place} (key)": secret for place, secret in secrets.items()} | send_by_hand(running, Planter(False, chance), transcripts)
             assert len(secrets) > 3000
         running.restart()  # and what a start, an end and upkeep leave
         stored = running.query("SELECT count(), countIf(notEmpty(branch)) FROM telemetry.telemetry_events")
         assert stored[0][0] > 100 and stored[0][1] > 0, "nothing was stored, so nothing was shown"
-        assert search(secrets, places(running)) == []
+        everywhere = places(running, transcripts.folder)
+        told = dict(everywhere)
+        assert b"claude-sonnet-4-5-<" in told["audit --json"] and b" 5 requests" not in told["backfill"], "of transcripts nothing was told"
+        assert search(secrets, everywhere) == []
 
 
 @pytest.mark.checkout
@@ -102,7 +107,7 @@ def test_names_that_the_hooks_saw_are_nowhere(tmp_path):
             "SELECT count(), countIf(branch LIKE '017-%<%'), countIf(chapter LIKE '33-%<%') FROM telemetry.session_context"
         )
         assert min(stored[0]) > 2, "nothing was stored, so nothing was shown"
-        assert search(secrets, [*places(running), *files(session.data)]) == []
+        assert search(secrets, [*places(running, tmp_path / "none"), *files(session.data)]) == []
 
 
 class Loosened(Policy):

@@ -93,4 +93,4 @@ def test_what_the_real_client_exports_with_everything_on_is_nowhere(tmp_path, ve
         if plant.redactable:
             kept = running.query("SELECT sum(countSubstrings(api_error_message, 'it said: ')) FROM telemetry.telemetry_events")
             assert kept[0][0] > 20, "no text was kept, so nothing was shown"
-        assert search(plant.secrets, places(running)) == []
+        assert search(plant.secrets, places(running, client.config)) == []

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import os
 import threading
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sp_telemetry.errors import QueryFailed
+from sp_telemetry.cli import privacy as asking
+from sp_telemetry.errors import QueryFailed, ServerUnreachable
 from sp_telemetry.home import Home
 from sp_telemetry.privacy.policy import Policy
 from sp_telemetry.serve.commit import Unavailable
@@ -324,3 +326,13 @@ def test_memory_that_ran_out_makes_no_pattern_a_bad_one(handle: Handle, tmp_path
         assert privacy.in_force(handle).own_patterns == 1 and not door.held
 
     watched(handle.engine, tmp_path, steps, Policy("full"))
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_a_killed_server_left_undone_is_not_taken_back_by_asking_again(tmp_path: Path, check: bool) -> None:
+    """Where its rows were changed and the old parts not off the disk yet, a count finds nothing, and nobody would go on."""
+    home = Home(tmp_path / "home").make()
+    (home.path / REQUEST).write_text("tighten\n")
+    with pytest.raises(ServerUnreachable, match="it goes on at its next start"):
+        asking._to_stored(home, Policy("strict"), Namespace(check=check, yes=True))
+    assert (home.path / REQUEST).read_text() == "tighten\n"

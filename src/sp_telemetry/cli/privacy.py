@@ -34,6 +34,7 @@ examples:
 
 Own rules are in privacy.toml in the home directory; docs/privacy.md describes them.
 """
+TIGHTEN = "tighten\n"
 SAMPLES = (
     "mail grace.hopper@example.org from /home/grace/book", "curl -H 'Authorization: Bearer q7w8e9r0t1y2u3i4' https://example.org",
     "Exit code 1 bash: line 1: pytset: command not found", "claude-sonnet-5-5", "017-usage-data-collection",
@@ -158,8 +159,11 @@ def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
     from sp_telemetry.store.tightening import REQUEST
 
     client, composed = connect(home, home.settings()), service.backend(home) == service.COMPOSE
-    print("Rows that the policy would keep otherwise than they are stored:")
     request = home.path / REQUEST
+    if not composed and _text(request) == TIGHTEN:
+        print("What was asked for before is done first.", flush=True)  # another request in its place would take it back
+        _ask(home, client, "tightened")
+    print("Rows that the policy would keep otherwise than they are stored:")
     total = 0
     if not composed:
         home.write_atomically(request, "count\n")
@@ -175,10 +179,17 @@ def _to_stored(home: Home, policy: Policy, args: argparse.Namespace) -> int:
             print("Nothing was changed.")
             return 0
     if not composed:
-        home.write_atomically(request, "tighten\n")
+        home.write_atomically(request, TIGHTEN)
     done = compose.tighten(home, policy) if composed else _ask(home, client, "tightened")
     print(f"Done: {sum(done.values()):,} rows changed, the old bytes are off the disk.")
     return 0
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except OSError:  # the server has done it
+        return ""
 
 
 def _ask(home: Home, client: Any, what: str) -> dict[str, int]:

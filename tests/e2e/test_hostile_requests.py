@@ -16,7 +16,8 @@ from typing import Any
 import grpc
 import pytest
 
-from sp_telemetry.serve import commit, intake, messages
+from sp_telemetry.home import READER, WRITER
+from sp_telemetry.serve import clickhouse_http, commit, intake, messages
 from sp_telemetry.setup.replay import GRPC_METHODS
 from tests.e2e import http2
 from tests.e2e.listening import HEAD, HIDDEN, LARGEST_MIB, events, log_of, request, resident_mib, running, session
@@ -157,29 +158,68 @@ def test_gzip_bombs_at_once_take_bounded_memory(running: Server, ratio: int) -> 
     assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200
 
 
+def zipped_over_grpc(running: Server, body: bytes) -> bytes:
+    connection = http2.Connection(running.ports["otlp_grpc"])
+    try:
+        stream = connection.call(gzipped=True)
+        whole = http2.message(body, compressed=True)
+        assert connection.send(stream, whole, end=True, patience=10) == len(whole)
+        ends = time.monotonic() + 20
+        while stream not in connection.ended and time.monotonic() < ends:
+            connection.listen(1)
+        return connection.ended[stream]
+    finally:
+        connection.close()
+
+
 def test_gzip_bombs_over_grpc_are_refused_in_bounded_memory(running: Server) -> None:
     """256 MB of zeros, and one more of them than a request may have."""
-    port = running.ports["otlp_grpc"]
     bomb, over = (gzip.compress(b"\0" * size, 9) for size in (256 << 20, (LARGEST_MIB << 20) + 1))
 
     def send(body: bytes) -> bytes:
-        connection = http2.Connection(port)
-        try:
-            stream = connection.call(gzipped=True)
-            whole = http2.message(body, compressed=True)
-            assert connection.send(stream, whole, end=True, patience=10) == len(whole)
-            ends = time.monotonic() + 20
-            while stream not in connection.ended and time.monotonic() < ends:
-                connection.listen(1)
-            return connection.ended[stream]
-        finally:
-            connection.close()
+        return zipped_over_grpc(running, body)
 
     with most_memory(running) as seen, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(send, [bomb] * 8 + [over] * 2))
     assert all(b"grpc-status" in answer and b"larger than" in answer.lower() for answer in answers), answers
     assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200, (seen[0], max(seen))
     assert b"grpc-status" in send(gzip.compress(as_protobuf(request("gzip over grpc")))) and events(running, "gzip over grpc") == 1
+
+
+def test_bombs_and_large_bodies_on_every_listener_at_once_take_bounded_memory(running: Server) -> None:
+    """Four of each, and whoever comes meanwhile is answered."""
+    bomb = gzip.compress(b"\0" * (256 << 20), 9)
+
+    def post(number: int) -> int:
+        body = as_protobuf(request("large", number, prompt="x" * ((LARGEST_MIB - 1) << 20)))
+        return running.post("logs", body)[0]
+
+    def ask(user: str, query: str) -> int:
+        connection = running.http("clickhouse")
+        try:
+            named = {"X-ClickHouse-User": user, "X-ClickHouse-Key": running.home.secret(user), "Content-Encoding": "gzip"}
+            connection.request("POST", query, bomb, named)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    with most_memory(running) as seen, ThreadPoolExecutor(20) as pool:
+        bombs = [pool.submit(lambda: running.post("logs", bomb, PROTOBUF, Content_Encoding="gzip")[0]) for _ in range(4)]
+        bombs += [pool.submit(ask, READER, "/") for _ in range(4)]
+        bombs += [pool.submit(ask, WRITER, "/?query=INSERT+INTO+session_context+FORMAT+RowBinary") for _ in range(4)]
+        calls = [pool.submit(zipped_over_grpc, running, bomb) for _ in range(4)]
+        large = [pool.submit(post, number) for number in range(4)]
+        honest = 0
+        while not all(one.done() for one in [*bombs, *calls, *large]) or not honest:
+            honest += 1
+            assert running.post("logs", as_protobuf(request("beside bombs", honest)))[0] == 200
+            assert running.query("SELECT 1") == [[1]] and running.get("health", "/")[0] == 200
+        told = [[one.result() for one in some] for some in (bombs, large)]
+    assert told == [[413] * 12, [200] * 4], told
+    assert all(b"grpc-status" in one.result() and b"larger than" in one.result().lower() for one in calls)
+    assert events(running, "beside bombs") == honest and events(running, "large") == 4
+    rooms = sum(clickhouse_http.ROOM.values()) >> 20  # which each of the two users may fill
+    assert max(seen) - seen[0] < 16 * LARGEST_MIB + 200 + rooms, (seen[0], max(seen))
 
 
 def test_unfinished_messages_over_grpc_take_bounded_memory_and_shut_nobody_out(running: Server) -> None:

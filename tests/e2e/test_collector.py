@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sp_telemetry.home import WRITER
+from sp_telemetry.reports.catalogue import REPORTS
 from sp_telemetry.setup.replay import Recording as Replayed
 from sp_telemetry.setup.replay import replay
 from tests.client import ClaudeCode, MessagesApi, OtlpRecorder, Reply, Script, ToolUse, executable
@@ -73,17 +74,35 @@ def rows(of: Server, table: str) -> list[str]:
     return [row[0] for row in of.query(f"SELECT toString(tuple({columns})) FROM telemetry.{table} FINAL ORDER BY 1")]
 
 
+def reports(of: Server) -> dict[str, list]:
+    """What every report says of all times."""
+    asked = {name: of.command("report", name, "--from", "2020-01-01", "--json") for name in REPORTS}
+    return {name: json.loads(done.stdout).get("rows") for name, done in asked.items()}
+
+
+def through(collector: Collector) -> None:
+    for recording in recordings():
+        replay(Replayed(recording.directory), "127.0.0.1", {"otlp_http": collector.ports["HTTP"], "otlp_grpc": collector.ports["GRPC"]})
+
+
 def test_the_recordings_are_stored_row_by_row_as_without_a_collector(tmp_path: Path) -> None:
-    """Into one store, that is emptied between: hashes are of one salt."""
+    """Into one store, for hashes are of one salt: a second time over what is there, which changes no row and no report, then emptied."""
     with server(tmp_path / "home") as store, collecting(tmp_path / "collector", store) as collector:
         for recording in recordings():
             replay(Replayed(recording.directory), "127.0.0.1", store.ports)
         straight = {table: rows(store, table) for table in TABLES}
         assert min(map(len, straight.values())) > 50
+        reported = reports(store)
+        doubled = store.metrics()["sp_telemetry_events_duplicate"]
+        through(collector)
+        sent = len(straight["telemetry_events"])
+        wait_for(lambda: store.metrics()["sp_telemetry_events_duplicate"] >= doubled + sent, 60, 0.5)
+        wait_for(lambda: collector.metric("otelcol_exporter_queue_size") == 0, 60)
+        assert store.metrics()["sp_telemetry_events_duplicate"] == doubled + sent
+        assert reported["cost"] and reported["errors"] and reports(store) == reported and {table: rows(store, table) for table in TABLES} == straight
         for table in TABLES:
             store.run(f"TRUNCATE TABLE telemetry.{table}")
-        for recording in recordings():
-            replay(Replayed(recording.directory), "127.0.0.1", {"otlp_http": collector.ports["HTTP"], "otlp_grpc": collector.ports["GRPC"]})
+        through(collector)
         for table, wanted in straight.items():
             wait_for(lambda: rows(store, table) == wanted, 60, 0.5)  # noqa: B023 - also attributed, where a context came after its events
             assert rows(store, table) == wanted, table

@@ -34,7 +34,7 @@ def tell(server: Server, mark: str, turn: int) -> None:
     for number, session in enumerate(SESSIONS):
         own = {"session.id": session, **told}
         events += [{"name": name, "time_ns": at + n, "event.sequence": turn * 1000 + n, **own}
-                   for n, name in enumerate(["user_prompt", "api_request", "api_error", "tool_result", mark] * 20)]  # fmt: skip
+                   for n, name in enumerate(["user_prompt", "api_request", "api_error", "tool_result", mark] * 200)]  # fmt: skip
         events.append(context(session, at - 1, branch=f"017-{mark}", chapter=f"33-{mark}", project="book"))
         spans.append({"name": mark, "startTimeUnixNano": str(at + number), "endTimeUnixNano": str(at + number + 5),
                       "status": {"message": mark}, "attributes": pairs(own | {"user_prompt": mark})})  # fmt: skip
@@ -47,15 +47,18 @@ def tighten_and_kill(folder: Path, turns: int) -> None:
     moments = random.Random(20261130)
     server = Server(folder / "home").up()
     asked = ("privacy", "apply", "--level", "strict", "--to-stored", "--yes")
-    request, shown = server.home.path / REQUEST, 0
+    request, shown, marks = server.home.path / REQUEST, 0, []
     try:
-        for turn in range(turns):
+        for turn in range(3 * turns):  # as often as it takes: a quick machine may be done before it is killed
+            if shown >= turns:
+                break
             mark = f"zebra{turn}stripes9quagga"
+            marks.append(mark)
             (server.home.path / "privacy.toml").unlink(missing_ok=True)
             assert server.command("privacy", "apply", "--level", "full").returncode == 0
             tell(server, mark, turn)
             before = server.query(NUMBERS)
-            rule = f"[patterns.animal]\nregex = 'zebra[0-9]stripes[a-z0-9]+'\nlike = ['{mark}']\n"
+            rule = f"[patterns.animal]\nregex = 'zebra[0-9]+stripes[0-9]quagga'\nlike = ['{mark}']\n"
             (server.home.path / "privacy.toml").write_text(rule)
             began = subprocess.Popen(
                 [sys.executable, "-m", "sp_telemetry.cli.main", *asked],
@@ -65,7 +68,7 @@ def tighten_and_kill(folder: Path, turns: int) -> None:
                 for _ in range(KILLS):  # the server that comes next goes on with it
                     earlier = _count(server)
                     assert wait_for(lambda: _count(server) > earlier or (shown and not request.exists()), 60, 0.005), server.says()  # noqa: B023
-                    time.sleep(moments.uniform(0, 0.5))
+                    time.sleep(moments.random() ** 3 / 2)  # mostly at once: it may take no longer than that
                     unfinished = request.exists()
                     kill(server)
                     server.up()
@@ -85,8 +88,7 @@ def tighten_and_kill(folder: Path, turns: int) -> None:
     finally:
         server.down()
     assert shown >= turns, "nothing was under way when it was killed"
-    marks = {str(turn): f"zebra{turn}stripes9quagga" for turn in range(turns)}
-    assert search(marks, [*files(server.home.store), *columns(server.home.store)]) == []
+    assert search({mark: mark for mark in marks}, [*files(server.home.store), *columns(server.home.store)]) == []
 
 
 def _count(server: Server) -> int:

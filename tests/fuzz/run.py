@@ -87,8 +87,8 @@ def led(names: list[str], seconds: float, seed: int = 0, targets: dict[str, Targ
                 continue
             atheris.Setup(
                 [sys.argv[0], made, *filter(os.path.isdir, [str(SEEDS / name)]),  # the first folder is written to
-                 f"-max_total_time={max(int(seconds), 1)}", f"-artifact_prefix={FOUND}/{name}-", f"-seed={seed}", f"-runs={tries}", "-verbosity=0",
-                 "-print_final_stats=1", "-max_len=4096", "-timeout=60", "-reload=0"],
+                 f"-max_total_time={max(int(seconds), 1)}", f"-artifact_prefix={FOUND}/{name}-", f"-seed={seed}",
+                 f"-runs={tries}", "-verbosity=0", "-print_final_stats=1", "-max_len=4096", "-timeout=60", "-reload=0"],
                 (targets or TARGETS)[name],
             )  # fmt: skip
             atheris.Fuzz()

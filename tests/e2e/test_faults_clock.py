@@ -82,7 +82,7 @@ def told_by_feature(of: Server) -> dict[str, int]:
     return dict(map(tuple, of.query("SELECT feature, count() FROM telemetry.telemetry_events FINAL GROUP BY 1")))
 
 
-def test_a_clock_set_forward_and_back_loses_no_event_no_attribution_and_no_summary(skewed):
+def test_pitfall_34_a_clock_set_forward_and_back_loses_no_event_no_attribution_and_no_summary(skewed):
     begun, number = time.time_ns(), 0
     for ahead in (0, DAY_S, 0, -DAY_S, 0):
         skewed.set_clock(ahead)

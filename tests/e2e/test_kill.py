@@ -222,7 +222,7 @@ def assert_consistent(server: Server) -> None:
 
 
 @pytest.mark.timeout(360)
-def test_killed_twenty_times_under_load(tmp_path):
+def test_pitfall_a08_killed_twenty_times_under_load(tmp_path):
     kill_often(tmp_path, 20)
 
 

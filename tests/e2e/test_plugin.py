@@ -113,7 +113,7 @@ def test_the_plugin_is_valid_for_the_client(tmp_path: Path) -> None:
         assert f"sp-telemetry:{command}" in done.stdout
 
 
-def test_a_session_that_switches_branches_is_recorded_as_it_goes(place: Place) -> None:
+def test_pitfall_a12_a_session_that_switches_branches_is_recorded_as_it_goes(place: Place) -> None:
     assert place.run("switch and write")["result"] == "done"
     assert [(one["hook"], one["feature"], one["chapter"]) for one in records(place.otlp, 4)] == [
         ("SessionStart", "017-usage-data-collection", ""),

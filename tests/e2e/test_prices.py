@@ -96,11 +96,11 @@ def compare(version: str, models: list[str], folder: Path) -> None:
     }
 
 
-def test_what_the_newest_client_reports_is_what_we_compute(tmp_path: Path) -> None:
+def test_pitfall_18_what_the_newest_client_reports_is_what_we_compute(tmp_path: Path) -> None:
     compare(NEWEST, list(SHORT), tmp_path)
 
 
-def test_what_the_oldest_client_reports_is_what_we_compute(tmp_path: Path) -> None:
+def test_pitfall_18_what_the_oldest_client_reports_is_what_we_compute(tmp_path: Path) -> None:
     compare(OLDEST, list(OF_2_1_197), tmp_path)
 
 

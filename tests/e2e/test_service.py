@@ -125,7 +125,7 @@ def test_secrets_are_the_owners_alone(running):
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no /proc/net/tcp")
-def test_everything_listens_on_loopback_alone(running):
+def test_pitfall_a06_everything_listens_on_loopback_alone(running):
     sockets = set()
     for link in Path(f"/proc/{running.running.pid}/fd").iterdir():
         try:

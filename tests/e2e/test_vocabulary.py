@@ -17,7 +17,7 @@ pytestmark = pytest.mark.needs("npm")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_a_request_is_for_is_a_word_that_we_know(version: str) -> None:
+def test_pitfall_16_what_a_request_is_for_is_a_word_that_we_know(version: str) -> None:
     """A web search's request was for `other-7735abdf`: a recording has only what its session did, the program has all."""
     try:
         program = executable(version)

@@ -245,7 +245,7 @@ def test_an_answer_that_was_broken_off_is_told_by_no_event(running, configuratio
     assert (done.missing, done.clean) == (2, False)  # they were billed, and backfill fills in what is known of them
 
 
-def test_what_a_killed_client_had_not_sent_is_told_by_the_events_before_it(running, configuration, of):
+def test_pitfall_13_what_a_killed_client_had_not_sent_is_told_by_the_events_before_it(running, configuration, of):
     """Its last events are lost; the next process of the session begins with 0 again."""
     session = made(of, NOW - 5 * DAY, 5)
     session.requests[2].in_telemetry = False

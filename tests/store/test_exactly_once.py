@@ -106,7 +106,7 @@ UNNUMBERED = {
 
 
 @pytest.mark.parametrize("event", [NUMBERED, UNNUMBERED], ids=["numbered", "with no number"])
-def test_one_event_by_every_path_is_one_row(handle, pipeline, session, event):
+def test_pitfall_a10_one_event_by_every_path_is_one_row(handle, pipeline, session, event):
     request = log_request([{**event, "session.id": session}], {"service.name": "claude-code"})
     for path in itertools.chain(PATHS, reversed(PATHS)):
         path(pipeline, handle, request)
@@ -228,14 +228,14 @@ def test_records_of_another_program_are_told_apart_by_each_of_their_parts_that_i
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_many_events_of_one_moment_all_stay(handle, pipeline, session, path):
+def test_pitfall_15_many_events_of_one_moment_all_stay(handle, pipeline, session, path):
     events = [NUMBERED | {"session.id": session, "event.sequence": number} for number in range(50)]
     for _ in range(2):
         path(pipeline, handle, log_request(events))
     assert kept(handle, session) == 50
 
 
-def test_time_outs_have_no_request_id_and_are_told_apart_by_their_numbers(handle, pipeline, session):
+def test_pitfall_16_time_outs_have_no_request_id_and_are_told_apart_by_their_numbers(handle, pipeline, session):
     bare = {key: value for key, value in NUMBERED.items() if key not in ("request_id", "client_request_id")}
     events = [
         bare | {"name": "api_error", "session.id": session, "event.sequence": number, "error": "Request timed out."} for number in (3, 4)

@@ -56,7 +56,7 @@ def run(engine: Engine, examples: int, steps: int) -> None:
         run_state_machine_as_test(lambda: Embedded(handle, pipeline), settings=chosen)
 
 
-def test_any_history_ends_in_what_a_simple_model_says(engine):
+def test_pitfall_14_any_history_ends_in_what_a_simple_model_says(engine):
     run(engine, 10, 20)
 
 

@@ -64,7 +64,7 @@ def request(of: str, at: int, number: int, cost: float = 1.0) -> dict[str, Any]:
     return {"name": "api_request", "time_ns": at, "session.id": of, "event.sequence": number, "cost_usd": cost, "input_tokens": 3}
 
 
-def test_a_context_that_comes_late_is_honoured_from_its_moment_on(handle, pipeline):
+def test_pitfall_27_a_context_that_comes_late_is_honoured_from_its_moment_on(handle, pipeline):
     of = session()
     store(pipeline, context(of, START, feature="017-a"), *(request(of, START + second * SECOND, second) for second in range(5)))
     assert spent(handle, of) == {"017-a": 5}

@@ -45,7 +45,7 @@ def session(number: int) -> str:
 
 
 @pytest.mark.parametrize("encoding", ["json", "protobuf"])
-def test_a_chosen_name_is_kept_and_a_secret_in_it_is_not(handle: Handle, pipeline: Pipeline, encoding: str) -> None:
+def test_pitfall_28_a_chosen_name_is_kept_and_a_secret_in_it_is_not(handle: Handle, pipeline: Pipeline, encoding: str) -> None:
     encoded = as_json if encoding == "json" else as_protobuf
     base = 100 if encoding == "json" else 200
     requests = []

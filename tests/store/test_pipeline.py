@@ -183,7 +183,7 @@ def metrics_request() -> dict[str, Any]:
 
 
 @both
-def test_every_kind_of_metric_keeps_its_type_and_temporality(handle, pipeline, encoding):
+def test_pitfall_10_every_kind_of_metric_keeps_its_type_and_temporality(handle, pipeline, encoding):
     handle.run("TRUNCATE TABLE telemetry.telemetry_metrics")
     body = as_json(metrics_request()) if encoding == "json" else as_protobuf(metrics_request(), "metrics")
     for _ in range(2):  # the second time changes nothing

@@ -90,7 +90,7 @@ def computed(handle: Handle) -> list[float | None]:
     return [row[0] for row in rows]
 
 
-def test_the_price_is_that_of_the_day(handle: Handle) -> None:
+def test_pitfall_20_the_price_is_that_of_the_day(handle: Handle) -> None:
     reads = {"model": "claude-sonnet-5-5", "input_tokens": 0, "cache_read_tokens": 1_000_000, "cost_usd": 0.2}
     send(handle, reads | {"at": OCTOBER_6 + DAY - 1}, reads | {"at": OCTOBER_6 + DAY})
     assert computed(handle) == [pytest.approx(0.2), pytest.approx(0.1)]
@@ -120,7 +120,7 @@ def test_one_model_has_one_price_under_each_of_its_names(handle: Handle) -> None
         assert rows == [[name, "LowCardinality(String)"]] * len(known_as)  # evaluated once for each distinct name
 
 
-def test_a_model_without_a_price_is_unpriced_with_its_tokens(handle: Handle) -> None:
+def test_pitfall_19_a_model_without_a_price_is_unpriced_with_its_tokens(handle: Handle) -> None:
     send(handle, {"model": "claude-nobody-knows-9", "cost_usd": 4.0}, {"cost_usd": 4.0})
     assert computed(handle) == [None, 4.0]
     total = ask(handle, COSTS["both"], "model")[-1]

@@ -180,7 +180,7 @@ def allowed(recording: Recording) -> set[str]:
     return {text for text in kept if len(text) > 12}
 
 
-def test_nothing_that_a_person_or_the_model_wrote_is_stored(values):
+def test_pitfall_a03_nothing_that_a_person_or_the_model_wrote_is_stored(values):
     written = contents(EVERYTHING)
     assert len(written) > 100
     found = {line for line in written if line in values}

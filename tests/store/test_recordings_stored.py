@@ -146,7 +146,7 @@ def test_each_session_costs_what_the_client_printed(stored, name):
 
 
 @each
-def test_each_request_has_the_branch_and_feature_that_were_checked_out_when_it_was_made(stored, name):
+def test_pitfall_24_each_request_has_the_branch_and_feature_that_were_checked_out_when_it_was_made(stored, name):
     """The truth is the server's side of the recording: what the stub of the model saw checked out as the request came in."""
     truth = {}
     for line in ALL[name].about["api_log"]:
@@ -158,7 +158,7 @@ def test_each_request_has_the_branch_and_feature_that_were_checked_out_when_it_w
 
 
 @each
-def test_every_event_is_stored_once_and_counted(stored, name):
+def test_pitfall_a01_every_event_is_stored_once_and_counted(stored, name):
     recording = ALL[name]
     sessions = tuple(session["session_id"] for session in recording.about["sessions"])
     rows = stored.query(f"SELECT event_type, count() FROM telemetry.telemetry_events FINAL WHERE session_id IN {sessions} GROUP BY 1")
@@ -173,7 +173,7 @@ def test_every_event_is_stored_once_and_counted(stored, name):
 
 
 @each
-def test_numbers_of_requests_are_those_on_the_wire(stored, name):
+def test_pitfall_a11_numbers_of_requests_are_those_on_the_wire(stored, name):
     numbers = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "duration_ms", "cost_usd", "event.sequence")
     columns = ", ".join(["request_id", "model", "query_source", *(number.replace(".", "_") for number in numbers)])
     rows = stored.query(f"SELECT {columns} FROM telemetry.telemetry_events FINAL WHERE event_type = 'api_request'")
@@ -186,7 +186,7 @@ def test_numbers_of_requests_are_those_on_the_wire(stored, name):
 
 
 @each
-def test_the_metrics_repeat_the_cost_and_are_never_added_to_it(stored, name):
+def test_pitfall_11_the_metrics_repeat_the_cost_and_are_never_added_to_it(stored, name):
     recording = ALL[name]
     sessions = tuple(session["session_id"] for session in recording.about["sessions"])
     [[points, kinds]] = stored.query(

@@ -127,7 +127,7 @@ GROUPINGS = ["chapter", "feature", "user", "day", "model", "session", "step", "b
 
 
 @pytest.mark.parametrize("by", GROUPINGS)
-def test_cost_and_tokens_are_those_of_the_recordings(client: Client, recorded: list[dict[str, Any]], by: str) -> None:
+def test_pitfall_22_cost_and_tokens_are_those_of_the_recordings(client: Client, recorded: list[dict[str, Any]], by: str) -> None:
     expected = grouped([event for event in recorded if event["name"] == "api_request"], by)
     cost, tokens = report(client, "cost", by), report(client, "tokens", by)
     assert answered(cost).keys() == answered(tokens).keys() == expected.keys()

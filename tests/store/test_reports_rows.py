@@ -103,7 +103,9 @@ def test_a_session_with_an_event_in_the_last_ten_minutes_is_open(server: Server,
     rows=st.lists(ROW, min_size=1, max_size=40),
     by=st.lists(st.sampled_from(REPORTS["cost"].groupings), min_size=1, max_size=3, unique=True),
 )
-def test_every_grouping_adds_up_to_what_is_stored(server: Server, client: Client, rows: list[dict[str, Any]], by: list[str]) -> None:
+def test_pitfall_23_every_grouping_adds_up_to_what_is_stored(
+    server: Server, client: Client, rows: list[dict[str, Any]], by: list[str]
+) -> None:
     write(server, rows)
     requests = [row for row in rows if row["event_type"] == "api_request"]
     if not requests:
@@ -259,7 +261,7 @@ def test_a_process_under_way_at_the_start_of_the_range_is_not_a_gap(server: Serv
         settle(server)
 
 
-def test_days_are_cut_in_the_zone_also_when_it_changes_its_clocks(server: Server, client: Client) -> None:
+def test_pitfall_34_days_are_cut_in_the_zone_also_when_it_changes_its_clocks(server: Server, client: Client) -> None:
     at = ["2026-03-28 22:59:59", "2026-03-28 23:00:00", "2026-03-29 21:59:59", "2026-03-29 22:00:00"]  # Berlin: summer from the 29th on
     write(
         server,
@@ -287,6 +289,39 @@ def test_only_requests_are_money(server: Server, client: Client) -> None:
         assert client.query(statement).records()[0]["cost_usd"] == 1, file
 
 
+def test_pitfall_a13_a_session_of_several_features_is_one_in_the_total(server: Server, client: Client) -> None:
+    """It counts in each feature that it had to do with, and asked for one of them it is one as well."""
+    worked = [("s1", "017-a"), ("s1", "018-b"), ("s1", "017-a"), ("s1", ""), ("s2", "018-b"), ("s2", "018-b")]
+    write(server, [
+        {"timestamp": f"2026-03-01 10:0{at}:00", "event_type": "api_request", "session_id": of, "feature": feature, "cost_usd": 2.0**at}
+        for at, (of, feature) in enumerate(worked)
+    ])  # fmt: skip
+    for name in ("sessions", "cost", "tokens"):
+        result = report(client, name, "feature")
+        assert {row["feature"]: row["sessions"] for row in result.rows} == {"018-b": 2, "017-a": 1, UNATTRIBUTED: 1}, name
+        assert result.total["sessions"] == 2
+        asked = [report(client, name, "feature", filters={"feature": one}).total["sessions"] for one in ("017-a", "018", UNATTRIBUTED)]
+        assert asked == [1, 2, 1]
+        assert [row["sessions"] for row in report(client, name, "session,feature").rows] == [1, 1, 1, 1]
+    settle(server)
+    summaries = client.query("SELECT session_id, cost_usd FROM session_summaries FINAL WHERE requests > 0 ORDER BY session_id").rows
+    assert summaries == [["s1", 15], ["s2", 48]]
+
+
+def test_pitfall_16_tokens_that_a_subagent_says_it_used_are_never_added(server: Server, client: Client) -> None:
+    """`subagent_completed.total_tokens` is of its last request alone; its requests are events of their own."""
+    base = {"timestamp": "2026-03-01 10:00:00", "session_id": "s"}
+    write(server, [
+        base | {"event_type": "api_request", "query_source": "agent:custom", "input_tokens": 5, "output_tokens": 2, "token_count": 7},
+        base | {"event_type": "subagent_completed", "attributes": {"total_tokens": "7000"}, "input_tokens": 900, "token_count": 900},
+    ])  # fmt: skip
+    for name in ("cost", "tokens"):
+        assert report(client, name, "model").total["token_count"] == 7, name
+    settle(server)
+    assert client.query("SELECT sum(input_tokens), sum(output_tokens) FROM session_summaries FINAL").rows == [[5, 2]]
+    assert client.query("SELECT sum(input_tokens), sum(output_tokens) FROM usage_hourly FINAL").rows == [[5, 2]]
+
+
 @pytest.mark.parametrize("duration", [0, 1, 127, 255, 257, 511, 8255, 14_781, 17_773, 2**31 - 1])
 def test_a_duration_is_right_to_four_in_a_thousand(server: Server, client: Client, duration: int) -> None:
     base = {"timestamp": "2026-03-01 10:00:00", "event_type": "tool_result", "session_id": "s", "tool_name": "Bash", "success": True}
@@ -304,7 +339,7 @@ def test_the_newer_copy_of_an_event_counts(server: Server, client: Client) -> No
     assert [(row["chapter"], row["cost_usd"]) for row in result.rows] == [("33-c", 1.0), (UNATTRIBUTED, 0.0)]
 
 
-def test_versions_with_a_known_fault_are_named(server: Server, client: Client) -> None:
+def test_pitfall_12_versions_with_a_known_fault_are_named(server: Server, client: Client) -> None:
     base = {"timestamp": "2026-03-01 10:00:00", "event_type": "api_request", "session_id": "s", "cost_usd": 1.0}
     versions = ["2.1.190", "2.1.191", "2.1.211", "2.1.212", "2.1.3300"]
     write(server, [base | {"service_version": version, "event_sequence": number} for number, version in enumerate(versions)])

@@ -261,7 +261,7 @@ def _queued(of: str, at: float) -> dict[str, Any]:
     return {"type": "queue-operation", "operation": "enqueue", "timestamp": line("user", of, at)["timestamp"], "sessionId": of}
 
 
-def test_sessions_that_go_on_in_another_are_linked_to_the_first(running, configuration, session):
+def test_pitfall_26_sessions_that_go_on_in_another_are_linked_to_the_first(running, configuration, session):
     """As 2.1.330 writes them: a fork copies the history, /clear begins a file of its own in the same folder."""
     from sp_telemetry.transcripts import links
 

@@ -93,7 +93,7 @@ def test_chapter_of_a_branch(branch, chapter):
     assert rules.decide(branch).chapter.value == chapter
 
 
-def test_finer_and_later_win():
+def test_pitfall_25_finer_and_later_win():
     files = ["book/05-part/33-a/x.md", "book/05-part/34-b/x.md", "README.md"]
     everything = rules.decide("chapter-41-d", "book/06-part/40-c", files)
     assert (everything.chapter.value, everything.chapter.source) == ("34-b", "file")

@@ -103,7 +103,7 @@ def test_a_server_that_does_not_take_a_record_does_not_lose_it(session: Session,
     assert soon(lambda: "did not take" in session.log())
 
 
-def test_a_server_that_commits_slowly_is_not_waited_for(session: Session) -> None:
+def test_pitfall_30_a_server_that_commits_slowly_is_not_waited_for(session: Session) -> None:
     session.port, asked = listener(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", delay=4)
     begun = time.monotonic()
     session.start()

@@ -26,21 +26,25 @@ def _tests_of(file: Path) -> set[str]:
 
 
 @pytest.mark.checkout
-def test_every_row_has_tests_that_exist():
-    rows = re.findall(r"^\| (A?\d+) \|([^|]*)\|([^|]*)\|([^|]*)\|$", (ROOT / "docs" / "pitfalls.md").read_text(), re.MULTILINE)
+def test_pitfall_a15_every_row_has_tests_that_exist():
+    """Each link is of a test to the file that has it, and of each row one test at least has the row's number in its name."""
+    text = (ROOT / "docs" / "pitfalls.md").read_text()
+    rows = re.findall(r"^\| (A?\d+) \|([^|]*)\|([^|]*)\|([^|]*)\|$", text, re.MULTILINE)
     assert [number for number, *_ in rows] == [f"A{number}" for number in range(1, 16)] + [str(number) for number in range(1, 35)]
+    linked = {}
     for number, wrong, tests, said in rows:
-        named = re.findall(r"`([\w/.]+\.py)::(\w+)`", tests)
-        assert named and wrong.strip() and said.strip(), number
-        for file, test in named:
+        named = re.findall(r"\[(\w+)\]\(\.\./([\w/.]+\.py)\)", tests)
+        assert wrong.strip() and said.strip(), number
+        assert " ".join(f"[{test}](../{file})" for test, file in named) == tests.strip(), number
+        for test, file in named:
             assert test in _tests_of(ROOT / file), (number, file, test)
-
-
-@pytest.mark.checkout
-@pytest.mark.parametrize("number", range(1, 10))
-def test_each_pitfall_of_counting_has_a_test_of_its_name(number):
-    names = {name for file in (ROOT / "tests" / "store").glob("test_*.py") for name in _tests_of(file)}
-    assert [name for name in names if name.startswith(f"test_pitfall_{number:02}_")]
+        linked[f"a{int(number[1:]):02}" if number[0] == "A" else f"{int(number):02}"] = {test for test, _ in named}
+    called = {name for file in (ROOT / "tests").rglob("test_*.py") for name in _tests_of(file) if name.startswith("test_pitfall_")}
+    for row, named in linked.items():
+        ours = {name for name in called if name.startswith(f"test_pitfall_{row}_")}
+        assert ours and ours <= named, (row, ours - named)
+        called -= ours
+    assert not called, "of no row"
 
 
 @pytest.mark.checkout
@@ -59,6 +63,27 @@ def test_pitfall_a04_no_password_is_committed():
 def test_pitfall_a05_no_shell_variable_in_sql():
     assert SQL
     assert [file.name for file in SQL if "${" in file.read_text()] == []
+
+
+def test_pitfall_a06_images_have_versions():
+    template = resources.path("telemetry-server/.env.template").read_text()
+    images = re.findall(r"^\w+_IMAGE=(.+)$", template, re.MULTILINE)
+    assert len(images) == 2 and all(re.fullmatch(r"[\w/.-]+:\d+(\.\d+)+", image) for image in images), images
+    compose = resources.path("telemetry-server/docker-compose.yml").read_text()
+    used = set(re.findall(r"^    image: (?:&\w+ )?(\S+?)(?::\?|$)", compose, re.MULTILINE))
+    assert used == {"${CLICKHOUSE_IMAGE", "*clickhouse", "${COLLECTOR_IMAGE"}
+
+
+def test_pitfall_a07_nothing_is_run_in_an_image_that_has_nothing_to_run():
+    """The collector's image has no shell and no wget: another service asks it. tests/e2e/test_compose.py has all healthy in Docker."""
+    compose = resources.path("telemetry-server/docker-compose.yml").read_text()
+    services = dict(re.findall(r"^  (\w+):\n((?:    .*\n|\n)+)", compose.partition("\nservices:\n")[2], re.MULTILINE))
+    asked = {name: found[1] for name, text in services.items() if (found := re.search(r"healthcheck:\n +test: (.*)", text))}
+    assert asked == {
+        "clickhouse": '[CMD, wget, -q, -O, /dev/null, "http://127.0.0.1:8123/ping"]',
+        "probe": '[CMD, wget, -q, -O, /dev/null, "http://collector:13133/"]',
+    }
+    assert "image: *clickhouse" in services["probe"] and "COLLECTOR_IMAGE" in services["collector"]
 
 
 def test_pitfall_a09_no_table_adds_up_on_its_own():

@@ -104,7 +104,7 @@ def test_words_are_words():
     assert all(re.fullmatch("[a-z]+", word) for word in NAME_WORDS)
 
 
-def test_every_event_and_attribute_of_the_recordings_is_known():
+def test_pitfall_a02_every_event_and_attribute_of_the_recordings_is_known():
     """So that in the store `unknown_attributes` means: newer than these clients."""
     for recording in recordings():
         for event in recording.events():

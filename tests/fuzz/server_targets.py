@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve import clickhouse_request, clickhouse_statement, guard
 from sp_telemetry.store import framing, journal
-from sp_telemetry.store.client import Answer
+from sp_telemetry.store.client import Answer, _failure
 from tests.fuzz.targets import either, target, text_of
 from tests.recordings.clean import empty_message
 
@@ -104,7 +104,9 @@ def otlp_framing(data: bytes) -> None:
 
 @target
 def store_answer(data: bytes) -> None:
-    """Whatever answers at the address of a store: rows under names, or QueryFailed that says what to do."""
+    """Whatever answers at the address of a store, or stands in its header: rows under names, or QueryFailed that says what to do."""
+    text = text_of(data)
+    assert str(_failure(text, 500, text))
     answer = either(lambda: Answer.read(data), QueryFailed)
     if isinstance(answer, QueryFailed):
         assert str(answer) and len(str(answer)) < 1000

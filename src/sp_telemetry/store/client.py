@@ -179,7 +179,7 @@ def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
     import re
 
     found = re.search(r"Code: (\d{1,9})\.\s*(?:(?:Code: \d+\.\s*)?DB::Exception:\s*)*(.*)", text, re.DOTALL)
-    number = int(found[1]) if found else int(code or 0)
+    number = int(found[1] if found else code if re.fullmatch("[0-9]{1,9}", code or "") else 0)
     message = found[2] if found else text.strip()[:300] or f"HTTP status {status}"
     message = re.sub(r"(\s*\(([A-Z_]+|version [^)]*)\)\.?)+$", "", message.strip())
     if number in _LIMITS:

@@ -41,12 +41,14 @@ WITH
             session_id AS told_session,
             groupUniqArray(prompt_id) AS prompts,
             groupUniqArray(request_id) AS requests_named, -- by tools, say, that ran before the answer was whole
+            max(provider = 'foundry') AS on_foundry,
             groupArrayIf((before_at, timestamp), number != before + 1 AND number != 0) AS gaps,
             groupArrayIf((timestamp, after_at), after <= number) AS ends -- of its processes: the last event, the first of the next one
         FROM
         (
             SELECT
                 session_id, prompt_id, request_id, timestamp, toInt64(assumeNotNull(event_sequence)) AS number,
+                attributes['anthropic.provider'] AS provider,
                 lagInFrame(number, 1, toInt64(-1)) OVER w AS before,
                 lagInFrame(timestamp, 1, toDateTime64(0, 9, 'UTC')) OVER w AS before_at,
                 leadInFrame(number, 1, toInt64(-1)) OVER w AS after,
@@ -107,6 +109,7 @@ WITH
                     notEmpty(runs) AND f.first_at >= runs[1].1 AND NOT arrayExists(run -> run.1 <= f.first_at AND run.2 >= f.first_at + INTERVAL 10 SECOND, runs), 'server down then',
                     arrayExists(gap -> gap.1 - INTERVAL 1 SECOND <= f.first_at AND f.first_at <= gap.2 + INTERVAL 1 SECOND, told.gaps), 'sequence gap',
                     NOT has(told.prompts, f.prompt_id) OR empty(runs) OR f.first_at < runs[1].1, 'telemetry off then',
+                    told.on_foundry, 'on Microsoft Foundry',
                     -- Claude Code tells of a request when its answer is whole, and not if it is broken off before
                     mark = 'unfinished' OR f.request_id != '' AND has(told.requests_named, f.request_id), 'interrupted',
                     has(splitByChar(',', {flawed:String}), version), 'version known to misreport',

@@ -155,6 +155,7 @@ def by_hand(plant: Planter) -> list[tuple[str, dict[str, Any], bool]]:
 def in_transcripts(plant: Planter, into: Configuration) -> None:
     """A session with a secret in each place that a line of a transcript has for somebody's words, and such as know its own places only."""
     session, at = identifier("planted", plant.redactable), time.time() - 3600
+    own = "key" if plant.redactable else "word"  # ids of its own: of two copies of a request either may be the one that is told of
     said = {place: plant(f"transcript: {place}") for place in ("prompt", "answer", "tool", "result", "summary", "unknown", "error", "id", "request", "uuid")}
     named = {"gitBranch": "017-x", "cwd": "/home/ada/book", "version": "2.1.330", "entrypoint": "cli"}
     model, agent, word = "claude-sonnet-4-5", "abc", "standard"
@@ -167,16 +168,16 @@ def in_transcripts(plant: Planter, into: Configuration) -> None:
     lines = [
         {"type": "summary", "summary": said["summary"], "leafUuid": said["uuid"]},
         prompt(session, "p", at, said["prompt"], **named),
-        answer(session, "a", at + 1, text=said["answer"], **named, unknown=said["unknown"]),
-        answer(session, "b", at + 2, used, model=model, stop_reason=word, **named),
-        answer(session, "c", at + 3, message_id=said["id"], request_id=said["request"], **named),
-        line("assistant", session, at + 4, **named, message={"id": "msg_1", "role": "assistant", "model": model, "content": [tool], "usage": used}),
+        answer(session, f"a{own}", at + 1, text=said["answer"], **named, unknown=said["unknown"]),
+        answer(session, f"b{own}", at + 2, used, model=model, stop_reason=word, **named),
+        answer(session, f"c{own}", at + 3, message_id=said["id"], request_id=said["request"], **named),
+        line("assistant", session, at + 4, **named, message={"id": f"msg_{own}", "role": "assistant", "model": model, "content": [tool], "usage": used}),
         line("user", session, at + 5, **named, message={"role": "user", "content": [result]}, toolUseResult=said["error"]),
         line("system", session, at + 6, said["uuid"], **named, subtype="api_error", content=said["error"]),
         f'{{"type": "assistant", "broken": "{said["unknown"]}'.encode(),
     ]  # fmt: skip
     into.session(session, lines)
-    into.agent(session, agent, [answer(session, "d", at + 7, agentId=agent, isSidechain=True, **named)])
+    into.agent(session, agent, [answer(session, f"d{own}", at + 7, agentId=agent, isSidechain=True, **named)])
 
 
 COMMANDS = (

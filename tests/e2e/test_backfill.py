@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from sp_telemetry.store.client import connect
 from tests.client import VERSIONS, ClaudeCode, MessagesApi, OtlpRecorder, Reply, Run, Script, ToolUse, executable
-from tests.client.install import OLDEST, ClientUnavailable
-from tests.conftest import require
-from tests.server import Server, server
+from tests.client.install import NEWEST, OLDEST, ClientUnavailable
+from tests.conftest import ROOT, require
+from tests.e2e.test_setup import machine_in
+from tests.server import Server, server, wait_for
 
 pytestmark = [pytest.mark.needs("npm", "git")]
 BRANCH = "017-usage-data-collection"
@@ -196,3 +202,46 @@ def events_of(otlp: OtlpRecorder) -> list[dict[str, Any]]:
         for record in (r for resource in message.resource_logs for scope in resource.scope_logs for r in scope.log_records):
             found.append({attribute.key: attribute.value.string_value for attribute in record.attributes})
     return found
+
+
+@pytest.mark.checkout
+@pytest.mark.needs("node", "sh")
+def test_the_start_of_a_session_fills_in_what_an_earlier_one_lost(tmp_path: Path) -> None:
+    """By the plugin's own hook, once somebody agreed in set-up; beside the client, which it outlives; once an hour."""
+    with machine_in(tmp_path, NEWEST, Script()) as machine:
+        clone = tmp_path / "a clone"
+        shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv*", "tests", "docs", ".*_cache", ".hypothesis"))
+        assert machine.setup("--person", "Ada")["ok"]
+        for arguments in (("marketplace", "add", str(clone)), ("install", "sp-telemetry@sp-telemetry")):
+            command = [machine.client.executable, "plugin", *arguments]
+            subprocess.run(command, env=machine.environ, capture_output=True, check=True, timeout=60)
+        started, gate, cli = tmp_path / "started", tmp_path / "gate", tmp_path / "command line"
+        os.mkfifo(gate)
+        held = f"echo \"$*\" >>'{started}'; [ \"$1\" != backfill ] || cat '{gate}'"  # until somebody writes into it
+        cli.write_text(f"#!/bin/sh\n{held}\nexec '{sys.executable}' -m sp_telemetry.cli.main \"$@\"\n")
+        cli.chmod(0o755)
+        mark, env = machine.home.path / "hooks" / "backfill", machine.environ | {"SP_TELEMETRY_CLI": str(cli)}
+
+        def filled_in() -> set[str]:
+            sql = "SELECT request_id FROM telemetry.telemetry_events FINAL WHERE source = 'transcript' AND event_type = 'api_request'"
+            return {row[0] for row in connect(machine.home, machine.home.settings()).query(sql).rows}
+
+        lost = machine.session(env=env, more=["--settings", '{"env": {"CLAUDE_CODE_ENABLE_TELEMETRY": "0"}}']).session_id
+        missed = {answered.request_id for answered in machine.api.log if answered.session_id == lost}
+        assert missed and machine.events(lost) == [] and not mark.exists()  # nobody has agreed
+
+        assert machine.setup("--backfill")["ok"]
+        machine.session(env=env)  # ends, and what its start began has not
+        done = mark.stat().st_mtime_ns
+        assert filled_in() == set()
+        gate.write_text("go on\n")
+        assert wait_for(lambda: filled_in() == missed, 60)
+
+        machine.session(env=env)
+        assert mark.stat().st_mtime_ns == done
+        an_hour_ago = time.time() - 3601
+        os.utime(mark, (an_hour_ago, an_hour_ago))
+        machine.session(env=env)
+        gate.write_text("go on\n")
+        assert wait_for(lambda: started.read_text() == "backfill --quiet\n" * 2, 30)
+        assert filled_in() == missed

@@ -148,7 +148,7 @@ def split_insert(raw: bytes) -> tuple[bytes, bytes | None, str]:
         if found is None:
             break
         token, start, at = found[0], at, found.end()
-        if token.isspace() or token.startswith((b"--", b"#", b"/*")):
+        if token.isspace() or token.startswith((b"--", b"# ", b"#!", b"/*")):
             continue
         word = token.upper() if token[:1].isalpha() else token
         if first and word != b"INSERT":

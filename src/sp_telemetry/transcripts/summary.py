@@ -16,7 +16,9 @@ WHY = {
     "of an unknown kind": "their query_source is a word that this version does not know; no transcript holds them",
     "transcript deleted": "no transcript of the session is here (any more)",
     "transcript unreadable": "lines of the session's transcript could not be read",
-    "telemetry off then": "no event of that prompt arrived, and the server ran, or there was none yet",
+    "telemetry off then": "no event of that prompt arrived, and the server ran, or there was none yet; of a session that was resumed it may"
+    " be Claude Code's: https://github.com/anthropics/claude-code/issues/89406",
+    "on Microsoft Foundry": "no version tells of requests there: https://github.com/anthropics/claude-code/issues/55984",
     "server down then": "the server did not run",
     "sequence gap": "events are missing between those that arrived",
     "interrupted": "the answer was broken off, or Claude Code ended, before it told of it",

@@ -17,6 +17,8 @@ SECONDS, TRIES = 2, 2000
 BROKEN = """
 import sys
 from pathlib import Path
+
+sys.path.insert(0, sys.argv[2])  # of a text, Python may be told to look into no folder (PYTHONSAFEPATH)
 from tests.fuzz import run
 
 def broken(data):
@@ -45,7 +47,7 @@ def test_what_is_reached_by_leading_holds() -> None:
 
 
 def test_a_target_that_breaks_fails_and_its_input_is_kept(tmp_path: Path) -> None:
-    done = _run([sys.executable, "-c", BROKEN, str(tmp_path)])
+    done = _run([sys.executable, "-c", BROKEN, str(tmp_path), str(ROOT)])
     assert len([*tmp_path.iterdir()]) == 1, done.stdout[-3000:]
     [kept] = tmp_path.iterdir()
     assert kept.read_bytes()[:2] == b"{["

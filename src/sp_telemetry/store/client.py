@@ -178,8 +178,9 @@ def _failure(text: str, status: int, code: str | None = None) -> QueryFailed:
     """ClickHouse's refusal as a sentence and the next thing to do."""
     import re
 
-    found = re.search(r"Code: (\d{1,9})\.\s*(?:(?:Code: \d+\.\s*)?DB::Exception:\s*)*(.*)", text, re.DOTALL)
-    number = int(found[1] if found else code if re.fullmatch("[0-9]{1,9}", code or "") else 0)
+    found = re.search(r"Code: (\d+)\.\s*(?:(?:Code: \d+\.\s*)?DB::Exception:\s*)*(.*)", text, re.DOTALL)
+    told = found[1] if found else code or ""
+    number = int(told) if re.fullmatch("[0-9]{1,9}", told) else 0  # a header of somebody else's is no code
     message = found[2] if found else text.strip()[:300] or f"HTTP status {status}"
     message = re.sub(r"(\s*\(([A-Z_]+|version [^)]*)\)\.?)+$", "", message.strip())
     if number in _LIMITS:

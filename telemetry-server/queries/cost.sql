@@ -18,6 +18,8 @@ WITH
     splitByChar(',', {by:String}) AS by,
     telemetry_since({from:String}, {tz:String}) AS since,
     telemetry_until({to:String}, {tz:String}) AS until,
+    has(by, 'session') OR {session:String} != '' AS by_session,
+    (SELECT max(since) FROM telemetry.events_kept) AS kept,
     (
         SELECT groupArray((model, valid_from, valid_to)) FROM telemetry.prices
         WHERE tier = 'standard' AND input = 0 AND output = 0 AND cache_read = 0 AND cache_write_5m = 0 AND cache_write_1h = 0
@@ -54,14 +56,51 @@ WITH
             sumIf(e.cost_usd, without) AS unattributed
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type = 'api_request'
-          AND timestamp >= since AND timestamp < until
+          AND timestamp >= since AND timestamp < until AND if(by_session, true, timestamp >= kept)
           AND if({type:String} = '', true, event_type = {type:String})
           AND if({user:String} = '', true, user_id = {user:String})
           AND if({session:String} = '', true, session_id = {session:String})
-          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+          AND if({chapter:String} = '', true, chapter_context = if({chapter:String} = '(unattributed)', '', {chapter:String})
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
-          AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
+          AND if({feature:String} = '', true, e.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
+        GROUP BY chapter, feature, user, day, session, step, branch, project, model
+        -- Hours whose events are no longer kept, each by its beginning.
+        UNION ALL
+        WITH
+            if(has(by, 'chapter') OR NOT hasAny(by, ['feature', 'step', 'branch', 'project', 'user']), chapter_context = '', false)
+                OR if(has(by, 'feature'), h.feature = '', false) OR if(has(by, 'step'), workflow_step = '', false)
+                OR if(has(by, 'branch'), h.branch = '', false) OR if(has(by, 'project'), h.project = '', false)
+                OR if(has(by, 'user'), user_id = '', false) AS without,
+            telemetry_price_model(h.model) AS price_model,
+            if(empty(free), false, arrayExists(of -> of.1 = price_model AND toDate(hour) >= of.2 AND toDate(hour) < of.3, free)) AS is_free
+        SELECT
+            if(has(by, 'chapter'), chapter_context, '') AS chapter,
+            if(has(by, 'feature'), h.feature, '') AS feature,
+            if(has(by, 'user'), user_id, '') AS user,
+            if(has(by, 'day'), toDate(hour, {tz:String}), toDate(0)) AS day,
+            '' AS session,
+            if(has(by, 'step'), workflow_step, '') AS step,
+            if(has(by, 'branch'), h.branch, '') AS branch,
+            if(has(by, 'project'), h.project, '') AS project,
+            if(has(by, 'model'), h.model, '') AS model,
+            uniqMergeState(h.sessions) AS sessions,
+            sum(h.requests) AS requests,
+            sum(h.cost_usd) AS cost_usd,
+            sum(h.input_tokens + h.output_tokens) AS token_count,
+            sum(h.cache_read_tokens) AS cache_read_tokens,
+            sum(h.cache_creation_tokens) AS cache_creation_tokens,
+            sum(if(is_free, 0, h.unpriced_requests)) AS unpriced_requests,
+            sum(if(is_free, 0, h.unpriced_tokens)) AS unpriced_tokens,
+            sumIf(h.cost_usd, without) AS unattributed
+        FROM telemetry.usage_hourly AS h FINAL
+        WHERE NOT by_session AND h.requests > 0 AND hour >= since AND hour < until AND hour < kept
+          AND {type:String} IN ('', 'api_request')
+          AND if({user:String} = '', true, user_id = {user:String})
+          AND if({chapter:String} = '', true, chapter_context = if({chapter:String} = '(unattributed)', '', {chapter:String})
+                 OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
+          AND if({feature:String} = '', true, h.feature = if({feature:String} = '(unattributed)', '', {feature:String})
+                 OR toUInt64OrNull(extract(h.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY chapter, feature, user, day, session, step, branch, project, model
     ),
     named AS

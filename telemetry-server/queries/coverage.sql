@@ -11,16 +11,17 @@
 -- process, whose numbers go on: what is below its first is not missing if the last session of that person which got just as far did so
 -- within the day before.
 WITH
-    telemetry_since({from:String}, {tz:String}) AS since,
+    (SELECT max(since) FROM telemetry.events_kept) AS kept,
+    greatest(telemetry_since({from:String}, {tz:String}), kept) AS since,
     telemetry_until({to:String}, {tz:String}) AS until,
     chosen AS
     (
         SELECT DISTINCT session_id
         FROM telemetry.telemetry_events FINAL
         WHERE event_type = 'api_request' AND timestamp >= since AND timestamp < until
-          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+          AND if({chapter:String} = '', true, chapter_context = if({chapter:String} = '(unattributed)', '', {chapter:String})
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
-          AND if({feature:String} = '', true, feature = replaceOne({feature:String}, '(unattributed)', '')
+          AND if({feature:String} = '', true, feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
     ),
     -- First look. What a session's summary says holds if the session lies in the range and nothing of it was written since: its numbers
@@ -67,9 +68,9 @@ WITH
           AND session_id IN (SELECT session_id FROM telemetry.backfilled_requests)
           AND if({user:String} = '', true, user_id = {user:String})
           AND if({session:String} = '', true, session_id = {session:String})
-          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+          AND if({chapter:String} = '', true, chapter_context = if({chapter:String} = '(unattributed)', '', {chapter:String})
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
-          AND if({feature:String} = '', true, feature = replaceOne({feature:String}, '(unattributed)', '')
+          AND if({feature:String} = '', true, feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
     ) AS filled,
     -- Numbers of sessions to look at closely. Those before the first 0 in the range are of a process that began before it, if the session did.
@@ -150,6 +151,7 @@ SELECT
     sum(l.gaps) - sum(of_others) AS gaps,
     received + gaps AS expected,
     arraySort(assumeNotNull(first_look.4)) AS versions,
+    kept AS events_since,
     assumeNotNull(audited.1) AS audited_sessions,
     assumeNotNull(audited.2) AS audited_requests,
     assumeNotNull(audited.3) AS missing_requests,

@@ -78,9 +78,9 @@ WITH
           AND if({user:String} = '', true, user_id = {user:String})
           AND if({session:String} = '', true, e.session_id = {session:String}
                  OR e.session_id IN (SELECT session_id FROM telemetry.session_links FINAL WHERE work_id = {session:String}))
-          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+          AND if({chapter:String} = '', true, chapter_context = if({chapter:String} = '(unattributed)', '', {chapter:String})
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
-          AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
+          AND if({feature:String} = '', true, e.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY cityHash64(
             stretch_key,

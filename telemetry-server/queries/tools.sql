@@ -49,9 +49,9 @@ WITH
           AND if({type:String} = '', true, event_type = {type:String})
           AND if({user:String} = '', true, user_id = {user:String})
           AND if({session:String} = '', true, session_id = {session:String})
-          AND if({chapter:String} = '', true, chapter_context = replaceOne({chapter:String}, '(unattributed)', '')
+          AND if({chapter:String} = '', true, chapter_context = if({chapter:String} = '(unattributed)', '', {chapter:String})
                  OR toUInt64OrNull(extract(chapter_context, '^[0-9]+')) = toUInt64OrNull({chapter:String}))
-          AND if({feature:String} = '', true, e.feature = replaceOne({feature:String}, '(unattributed)', '')
+          AND if({feature:String} = '', true, e.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY tool, chapter, feature, user, day, session, step, branch, project
     ),

@@ -264,6 +264,36 @@ def test_a_longer_retention_holds_for_what_is_stored_too(blank):
     assert wait_for(lambda: values(blank, ends) == ["1"])
 
 
+def test_what_an_earlier_retention_let_go_is_remembered(blank):
+    """Reports take what is before `events_kept` from sums of hours, also where events are kept for longer than they were."""
+    schema.migrate(blank)
+
+    def ago(days: int) -> str:
+        return str((int(time.time()) - days * 86400 + maintenance.WHOLE_S) // 3600 * 3600 if days else 0)
+
+    since = "SELECT toUnixTimestamp(max(since)) FROM telemetry.events_kept"
+    assert values(blank, since) == ["0"]
+    for days, kept in ((0, 0), (30, 30), (90, 30), (90, 30), (0, 30), (50_000, 30), (7, 7)):
+        maintenance.apply_retention(blank, {"retention_events_days": days, "retention_sessions_days": 365})
+        assert wait_for(lambda kept=kept: values(blank, since) == [ago(kept)]), days  # the hour may end meanwhile
+    assert values(blank, "SELECT count() FROM telemetry.event_retention FINAL") == ["1"]
+
+
+def test_hours_summed_up_before_they_had_sessions_are_made_anew_where_their_events_are(blank):
+    schema.migrate(blank, up_to="0018_numbers_go_on.sql")
+    blank.run("ALTER TABLE telemetry.telemetry_events REMOVE TTL")
+    for hour, sums in (("2026-03-01 10:00:00", "2"), ("2026-03-01 11:00:00", "1"), ("2026-02-01 10:00:00", "7")):
+        blank.run(f"INSERT INTO telemetry.usage_hourly (hour, requests, version) VALUES ('{hour}', {sums}, 5)")
+    for number, (moment, session) in enumerate((("10:01", "a"), ("10:02", "b"), ("11:01", "a"))):
+        columns = "(timestamp, received_at, event_type, session_id, event_id)"
+        row = f"('2026-03-01 {moment}:00', '2026-03-01 12:00:00', 'api_request', '{session}', {number})"
+        blank.run(f"INSERT INTO telemetry.telemetry_events {columns} VALUES {row}")
+    assert schema.migrate(blank) == ["0019_reports_go_back.sql", "views"]
+    maintenance.summarise(blank, 0)
+    found = "SELECT hour, sum(requests), uniqMerge(sessions) FROM telemetry.usage_hourly FINAL GROUP BY hour ORDER BY hour"
+    assert values(blank, found) == ["2026-02-01 10:00:00\t7\t0", "2026-03-01 10:00:00\t2\t2", "2026-03-01 11:00:00\t1\t1"]
+
+
 # ---- the splitter
 
 plain = st.text("abc (),=\n-", min_size=1).filter(lambda text: "--" not in text and not text.endswith("-"))

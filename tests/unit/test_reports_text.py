@@ -136,7 +136,7 @@ def result(
     total = {column.name: kinds.get(column.kind, sum(range(len(names) + 1))) for column in columns}
     coverage = {
         "gaps": 0, "expected": 430, "received": 430, "chunked_versions": ["2.1.197"], "unattributed": 1, "unattributed_share": 0.12,
-        "unpriced_requests": 2, "unpriced_tokens": 31200,
+        "unpriced_requests": 2, "unpriced_tokens": 31200, "events_since": None,
     }  # fmt: skip
     return Result(REPORTS[report], parameters(REPORTS[report], by=by, tz="Europe/Berlin", now=NOW), rows, total, coverage, more)
 

@@ -39,6 +39,7 @@ class Report:
     types: tuple[str, ...]  # what --type may be; empty: anything
     types_help: str = ""
     file: str = ""
+    sums: bool = False  # of hours whose events are no longer kept it adds what was summed up, but by session
 
     def sql(self) -> str:
         return query(f"{self.file or self.name}.sql")
@@ -64,7 +65,7 @@ REPORTS = {
                 Column("unpriced_requests", "unpriced", "count", 9),
                 Column("unpriced_tokens", "unpriced tokens", "tokens", 9),
             ),
-            "cost_usd", "cost", "api_request events", ("api_request",),
+            "cost_usd", "cost", "api_request events", ("api_request",), sums=True,
         ),
         Report(
             "cost-differences", "where what Claude Code reported and what the price list says differ, and why", "reason",
@@ -94,7 +95,7 @@ REPORTS = {
                 Column("cache_creation_1h_tokens", "written for 1 h", "tokens", 9),
                 Column("token_count", "in + out", "tokens", 9),
             ),
-            "token_count", "input and output tokens", "api_request events", ("api_request",),
+            "token_count", "input and output tokens", "api_request events", ("api_request",), sums=True,
         ),
         Report(
             "sessions", "what happened in each session", "session", ("session", *(name for name in _COMMON if name != "session")),
@@ -148,7 +149,7 @@ REPORTS = {
 }  # fmt: skip
 
 _COST = REPORTS["cost"]
-_BY_LIST = replace(_COST, file="cost-computed", source="api_request events, transcripts, the price list")
+_BY_LIST = replace(_COST, file="cost-computed", sums=False, source="api_request events, transcripts, the price list")
 #: the ways to say what was spent (`report cost --cost`)
 COSTS = {
     "reported": _COST,

@@ -32,6 +32,10 @@ def lines(result: Result, width: int) -> list[str]:
         parts.append("not audited")
     if facts.get("filled_requests"):
         parts.append(f"{counted(facts['filled_requests'], 'request')} filled in from transcripts")
+    if since := facts["events_since"]:
+        summed = result.report.sums and "session" not in (*result.parameters.by, *result.parameters.filters)
+        how = "by sums of hours" if summed else "no longer kept in full"
+        parts.append(f"events before {since[:10]} {since[11:16]} {how}")
     parts.append(f"source: {result.report.source}, {_range(result)} ({result.parameters.zone})")
     sentences = [" · ".join(parts)]
     if facts["chunked_versions"]:

@@ -55,8 +55,10 @@ def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
     rows = [_row(parameters.by, names, row) for row in groups]
     if len(parameters.by) == 1 and parameters.by[0] in ATTRIBUTED and groups[-1]["row"] != "unattributed":
         rows.append({parameters.by[0]: UNATTRIBUTED} | {name: _none_of(total[name]) for name in names})  # that it is nothing is worth a row
+    kept = datetime.fromisoformat(under[0]["events_since"]).replace(tzinfo=UTC)
     coverage = {
         **under[0],
+        "events_since": kept.astimezone(parameters.start.tzinfo).isoformat() if kept > parameters.start else None,
         "unattributed": total["unattributed"],
         "unattributed_share": total["unattributed"] / total[report.main] if total[report.main] else 0.0,
         "unpriced_requests": total.get("unpriced_requests"),

@@ -17,6 +17,7 @@ TTL = {  # table -> (setting, column of its TTL)
     "session_summaries": ("retention_sessions_days", "toDateTime(ended_at)"),
 }
 DAY_S = 86400
+WHOLE_S = 6 * 3600  # how long before its events go an hour is summed up for the last time; as in clickhouse/views/05_ranges.sql
 LONGEST_DAYS = 10_000  # more is for ever: the engine's DateTime ends in 2106, and what goes beyond it begins in 1970 and has expired
 
 
@@ -38,7 +39,7 @@ def summarise(handle: Handle, retention_events_days: int, written_since_s: float
     """
     since = f"{max(min(written_since_s, time.time()), 0):.3f}"
     run_file(handle, "clickhouse/maintenance/sessions.sql", since=since)
-    oldest = max(int(time.time()) - (retention_events_days - 1) * DAY_S, 0) if retention_events_days > 0 else 0
+    oldest = int(time.time()) - retention_events_days * DAY_S + WHOLE_S if 0 < retention_events_days <= LONGEST_DAYS else 0
     first = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest))  # the engine reads no bare 0
     run_file(handle, "clickhouse/maintenance/usage.sql", since=since, oldest=first)
 
@@ -56,6 +57,7 @@ def summarise_future(handle: Handle, retention_events_days: int) -> None:
 def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
     """Set each table's TTL to what the settings say (`days`: setting -> days; 0 and more than LONGEST_DAYS are for ever). Returns the
     tables that were changed. What is stored follows in the background: a part keeps when it expires, by the TTL it was written under."""
+    _note_retention(handle, days["retention_events_days"])
     changed = []
     for table, (setting, column) in TTL.items():
         wanted = f"{column} + toIntervalDay({days[setting]})" if 0 < days[setting] <= LONGEST_DAYS else ""
@@ -68,6 +70,14 @@ def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
         handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 1, alter_sync = 0")
         changed.append(table)
     return changed
+
+
+def _note_retention(handle: Handle, days: int) -> None:
+    """Remember for how long events are kept, and that those which an earlier setting let go do not come back."""
+    days = days if 0 < days <= LONGEST_DAYS else 0
+    if handle.query("SELECT days FROM telemetry.event_retention FINAL").strip() != str(days).encode():
+        kept = "(SELECT max(since) FROM telemetry.events_kept)"
+        handle.run(f"INSERT INTO telemetry.event_retention (days, lost_before) SELECT {days}, assumeNotNull({kept})")
 
 
 def figures(handle: Handle, since_s: float) -> dict[str, float]:

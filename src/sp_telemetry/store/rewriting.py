@@ -68,7 +68,7 @@ def rewritten(
 def usage(new: dict[str, str], taken: dict[str, str]) -> Change:
     """usage_hourly, whose names are its key: hours in which one changes, or a sum is `taken`, are made anew from themselves, in one insert."""
     differs = "(" + " OR ".join(f"{name} != {value}" for name, value in (new | taken).items()) + ")"
-    sums = ["requests", "unpriced_requests", "api_errors", "prompts", "tool_calls", "tool_failures", "cost_usd", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "api_duration_ms"]  # fmt: skip
+    sums = ["requests", "unpriced_requests", "unpriced_tokens", "api_errors", "prompts", "tool_calls", "tool_failures", "cost_usd", "input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens", "cache_creation_5m_tokens", "cache_creation_1h_tokens", "api_duration_ms"]  # fmt: skip
     inner = ", ".join(f"{value} AS new_{name}" for name, value in new.items())
     rows = f"SELECT *, {inner} FROM telemetry.usage_hourly FINAL WHERE hour IN (SELECT hour FROM telemetry.usage_hourly WHERE {differs})"
     names = ", ".join(f"new_{name}" for name in new)
@@ -76,8 +76,8 @@ def usage(new: dict[str, str], taken: dict[str, str]) -> Change:
         "usage_hourly",
         f"SELECT count() FROM telemetry.usage_hourly WHERE {differs} SETTINGS final = 0",
         (
-            f"INSERT INTO telemetry.usage_hourly (hour, {', '.join(new)}, {', '.join(sums)}, version, is_deleted)"
-            f" SELECT hour, {names}, {', '.join(taken.get(name, f'sum({name})') for name in sums)}, max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
+            f"INSERT INTO telemetry.usage_hourly (hour, {', '.join(new)}, {', '.join(sums)}, sessions, version, is_deleted)"
+            f" SELECT hour, {names}, {', '.join(taken.get(name, f'sum({name})') for name in sums)}, uniqMergeState(sessions), max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
             f"ALTER TABLE telemetry.usage_hourly DELETE WHERE {differs} SETTINGS mutations_sync = 1",
         ),
         NO_PARTITIONS,

@@ -65,7 +65,9 @@ def make_upkeep(runner: schema.Runner, retention_events_days: int) -> bool:
 
 def upkeep(retention_events_days: int) -> str:
     """clickhouse/server/*.sql with the statements of clickhouse/maintenance/ put in where they are named."""
-    kept = f"now() - toIntervalDay({retention_events_days - 1})" if retention_events_days > 0 else "toDateTime(0)"
+    kept = "toDateTime(0)"
+    if 0 < retention_events_days <= maintenance.LONGEST_DAYS:
+        kept = f"now() - toIntervalSecond({retention_events_days * maintenance.DAY_S - maintenance.WHOLE_S})"
 
     def included(found: re.Match[str]) -> str:
         values = dict(part.split(": ", 1) for part in found[2].split(", ")) if found[2] else {}

@@ -94,7 +94,10 @@ def changes(policy: Policy) -> Iterator[Change]:
     summaries |= person | version | {"project": named["project"]} | _taken(policy, *SUMS)
     yield rewritten("session_summaries", {}, summaries, {"version": "version + 1"}, identity="session_id")
     of_usage = {column: value for column, value in named.items() if column != "part"}
-    yield usage(of_usage | {"model": _other(policy, "model", _redacted("model"))} | person, _taken(policy, *SUMS))
+    sums = _taken(policy, *SUMS, "cache_creation_5m_tokens", "cache_creation_1h_tokens")
+    if sums.keys() & {"input_tokens", "output_tokens", "cache_read_tokens", "cache_creation_tokens"}:
+        sums["unpriced_tokens"] = "0"  # nobody knows how many of each kind
+    yield usage(of_usage | {"model": _other(policy, "model", _redacted("model"))} | person, sums)
 
     attributes = {"service_version": "service.version", "entrypoint": "app.entrypoint", "project": "vcs.repository.name", "branch": "vcs.ref.head.name"}
     names = ("model", "speed", "service_tier", "inference_geo", "stop_reason", *attributes, "directory")

@@ -23,6 +23,7 @@ SELECT
     hour, user_id, project, branch, feature, chapter_context, workflow_step, model,
     countIf(events.event_type = 'api_request') AS requests,
     countIf(events.event_type = 'api_request' AND events.cost_usd = 0 AND events.token_count + events.cache_read_tokens + events.cache_creation_tokens > 0) AS unpriced_requests,
+    sumIf(events.token_count + events.cache_read_tokens + events.cache_creation_tokens, events.event_type = 'api_request' AND events.cost_usd = 0) AS unpriced_tokens,
     countIf(events.event_type = 'api_error') AS api_errors,
     countIf(events.event_type = 'user_prompt' OR events.begins_prompt) AS prompts,
     countIf(events.event_type = 'tool_result') AS tool_calls,
@@ -32,7 +33,10 @@ SELECT
     sumIf(events.output_tokens, events.event_type = 'api_request') AS output_tokens,
     sumIf(events.cache_read_tokens, events.event_type = 'api_request') AS cache_read_tokens,
     sumIf(events.cache_creation_tokens, events.event_type = 'api_request') AS cache_creation_tokens,
+    sumIf(events.cache_creation_5m_tokens, events.event_type = 'api_request') AS cache_creation_5m_tokens,
+    sumIf(events.cache_creation_1h_tokens, events.event_type = 'api_request') AS cache_creation_1h_tokens,
     sumIf(events.duration_ms, events.event_type = 'api_request') AS api_duration_ms,
+    uniqStateIf(toString(events.session_id), events.event_type = 'api_request') AS sessions,
     any(newest.version) AS version,
     0 AS is_deleted
 FROM events
@@ -41,7 +45,7 @@ GROUP BY events.hour AS hour, user_id, project, branch, feature, chapter_context
 UNION ALL
 SELECT
     old.hour AS hour, user_id, project, branch, feature, chapter_context, workflow_step, model,
-    0, 0, 0, 0, 0, 0, 0., 0, 0, 0, 0, 0, newest.version - 1, 1
+    0, 0, 0, 0, 0, 0, 0, 0., 0, 0, 0, 0, 0, 0, 0, old.sessions, newest.version - 1, 1
 FROM (SELECT * FROM telemetry.usage_hourly FINAL WHERE hour IN (SELECT hour FROM stale)) AS old
 INNER JOIN newest ON old.hour = newest.hour
 SETTINGS do_not_merge_across_partitions_select_final = 1, final = 0; -- rows that were taken back make stale as well

@@ -12,3 +12,9 @@ CREATE OR REPLACE FUNCTION telemetry_until AS (text, tz) ->
     multiIf(text = '', toDateTime64('2200-01-01 00:00:00', 9, 'UTC'),
             match(text, '^[0-9]{4}-[0-9]{2}-[0-9]{2}$'), toDateTime64(toDate32(parseDateTime64BestEffort(text, 9, 'UTC')) + 1, 9, tz),
             parseDateTime64BestEffort(text, 9, tz));
+
+-- Since when every event that came is there; hours before are in usage_hourly alone. Six hours before events go, so that no hour is summed up,
+-- nor shown, of which some have gone already.
+CREATE VIEW telemetry.events_kept AS
+SELECT greatest(lost_before, if(days = 0, toDateTime(0, 'UTC'), toStartOfHour(now('UTC') - toIntervalHour(24 * days - 6)))) AS since
+FROM telemetry.event_retention FINAL;

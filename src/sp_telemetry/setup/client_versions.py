@@ -29,6 +29,10 @@ class Flaw:
         return self.since <= version and (not self.until or version < self.until)
 
     @property
+    def lasts(self) -> bool:
+        return not self.since and not self.until
+
+    @property
     def versions(self) -> str:
         begin, end = ".".join(map(str, self.since)), ".".join(map(str, self.until))
         if begin and end:
@@ -94,14 +98,9 @@ def parse(text: str) -> tuple[int, ...]:
 
 def flaws(version: tuple[int, ...]) -> list[Flaw]:
     """What this version gets wrong that others don't."""
-    return [flaw for flaw in FLAWS if (flaw.since or flaw.until) and flaw.holds(version)]
+    return [flaw for flaw in FLAWS if flaw.holds(version) and not flaw.lasts]
 
 
 def loses_events(version: str) -> bool:
     """Whether this version is known to lose events that others don't."""
     return any(flaw.loses for flaw in flaws(parse(version)))
-
-
-def lasting() -> list[Flaw]:
-    """What every version gets wrong."""
-    return [flaw for flaw in FLAWS if not flaw.since and not flaw.until]

@@ -30,7 +30,7 @@ def version(patient: Patient) -> list[Finding]:
     if client.version < OLDEST_TESTED:
         what = f"Claude Code {text} is older than what is tested with ({'.'.join(map(str, OLDEST_TESTED))})."
         found.append(Finding(WARNING, "client", "client-old", what, "Reports may lack columns.", "claude update", {"version": text}))
-    return found + spoiled(client.version, "This version")
+    return [*found, *spoiled(client.version, "This version"), _lasting()]
 
 
 def spoiled(number: tuple[int, ...], who: str) -> list[Finding]:
@@ -43,6 +43,14 @@ def spoiled(number: tuple[int, ...], who: str) -> list[Finding]:
         facts = {"versions": flaw.versions, "source": flaw.source}
         found.append(Finding(level, "client", "version-flaw", what, why, "claude update" if flaw.ours else "", facts))
     return found
+
+
+def _lasting() -> Finding:
+    """What no other version mends, in one: it is no news, and explains numbers that look wrong."""
+    known = [flaw for flaw in client_versions.FLAWS if flaw.ours and flaw.lasts]
+    what = "Every version: " + "; ".join(flaw.what for flaw in known) + "."
+    sources = {flaw.what: flaw.source for flaw in known}
+    return Finding(OK, "client", "version-flaws-lasting", what, "Touched: " + "; ".join(flaw.matters for flaw in known) + ".", facts=sources)
 
 
 def hooks(patient: Patient) -> list[Finding]:

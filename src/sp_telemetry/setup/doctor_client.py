@@ -49,8 +49,8 @@ def _lasting() -> Finding:
     """What no other version mends, in one: it is no news, and explains numbers that look wrong."""
     known = [flaw for flaw in client_versions.FLAWS if flaw.ours and flaw.lasts]
     what = "Every version: " + "; ".join(flaw.what for flaw in known) + "."
-    sources = {flaw.what: flaw.source for flaw in known}
-    return Finding(OK, "client", "version-flaws-lasting", what, "Touched: " + "; ".join(flaw.matters for flaw in known) + ".", facts=sources)
+    why = "Touched: " + "; ".join(flaw.matters for flaw in known) + "."
+    return Finding(OK, "client", "version-flaws-lasting", what, why, facts={flaw.what: flaw.source for flaw in known})
 
 
 def hooks(patient: Patient) -> list[Finding]:

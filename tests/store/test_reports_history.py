@@ -110,12 +110,14 @@ def test_a_range_has_the_hours_that_begin_in_it_and_what_has_no_sums_says_so(ser
     lose(server)
     for start, end, requests in (
         ("2026-03-01", "2026-03-01", 2), ("2026-03-01T23:00", "2026-03-02", 2), ("2026-03-02", "2026-03-31", 1),
-        ("2026-03-01", None, 4), ("2026-01-01", None, 5), ("2026-03-20T15:00", None, 1),
+        ("2026-03-01", None, 4), ("2026-01-01", None, 5), ("1970-01-01", None, 5), ("2026-03-20T15:00", None, 1),
     ):  # fmt: skip
         asked = report(client, "cost", "day", tz="UTC", start=start, end=end)
         assert asked.total["requests"] == requests, (start, end)
         line = " ".join(coverage.lines(asked, 0))
         assert ("events before 2026-03-20 14:00 by sums of hours" in line) == (start < "2026-03-20T14")
+    newer = report(client, "cost", "day", tz="UTC", start="2026-03-03")  # nothing was there from then on
+    assert newer.total["requests"] == 1 and newer.coverage["events_since"] is None
 
     of_session = report(client, "cost", "session", tz="UTC")
     computed = COSTS["computed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,10 +56,9 @@ def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
     rows = [_row(parameters.by, names, row) for row in groups]
     if len(parameters.by) == 1 and parameters.by[0] in ATTRIBUTED and groups[-1]["row"] != "unattributed":
         rows.append({parameters.by[0]: UNATTRIBUTED} | {name: _none_of(total[name]) for name in names})  # that it is nothing is worth a row
-    kept = datetime.fromisoformat(under[0]["events_since"]).replace(tzinfo=UTC)
     coverage = {
         **under[0],
-        "events_since": kept.astimezone(parameters.start.tzinfo).isoformat() if kept > parameters.start else None,
+        "events_since": _events_since(client, under[0]["events_since"], parameters.start),
         "unattributed": total["unattributed"],
         "unattributed_share": total["unattributed"] / total[report.main] if total[report.main] else 0.0,
         "unpriced_requests": total.get("unpriced_requests"),
@@ -66,6 +66,16 @@ def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
         "source": report.source,
     }
     return Result(report, parameters, rows, {name: total[name] for name in names}, coverage, total["groups"] - len(groups))
+
+
+def _events_since(client: Answering, since: str, start: datetime) -> str | None:
+    """The moment (UTC) from which on every event is there, in the zone of `start`; None where nothing that began since `start` has gone."""
+    kept = datetime.fromisoformat(since).replace(tzinfo=UTC)
+    if kept <= start:
+        return None
+    asked = {"from": math.ceil(start.timestamp()), "since": since}  # a start in 1970 may be in 1969 of UTC
+    hours = "telemetry.usage_hourly WHERE toUnixTimestamp(hour) >= {from:Int64} AND hour < {since:DateTime('UTC')}"
+    return kept.astimezone(start.tzinfo).isoformat() if client.query(f"SELECT count() AS n FROM {hours}", asked).records()[0]["n"] else None
 
 
 def _both(client: Answering, first: str, second: str, asked: Mapping[str, Any]) -> list[list[dict[str, Any]]]:

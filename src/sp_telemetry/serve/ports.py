@@ -27,10 +27,12 @@ def is_taken(error: OSError) -> bool:
 
 def sentence(error: OSError, bind: str, port: int, listener: str = "") -> str:
     """`error`, of who could not listen there, for a person."""
+    if error.errno is None:  # the asyncio of Python 3.13 keeps to itself why no address would do
+        error = refusal(bind, port) or error
     of = f" ({listener})" if listener else ""
     if is_taken(error):
         return f"Port {port}{of} is in use by {holder(port)}."
-    why = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio puts the address before it
+    why = (error.strerror or str(error)).rpartition(": ")[2].lower()  # asyncio puts the address before it
     return f"Nothing can listen on {bind}, port {port}{of}: {why}."
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
+from sp_telemetry.serve import health
 from sp_telemetry.transcripts import backfill, files, reading
 from tests.client.script import Usage
 from tests.server import JSON, as_json, log_request, server
@@ -14,6 +16,26 @@ from tests.store.audited import DAY, NOW, Request, Session, called, made, of, pe
 from tests.transcripts import Configuration, answer, identifier, prompt
 
 __all__ = ["of", "running"]  # fixtures
+
+
+def test_what_was_filled_in_has_not_arrived(tmp_path, configuration, of):
+    """It is written now, and of long ago: no clock is wrong, nothing came twice, and whoever switched telemetry off sends nothing."""
+    sent, missed = made(of, time.time() - 300, 3), made(identifier(f"{of}, missed"), NOW - 9 * DAY, 9)
+    configuration.session(missed.id, missed.transcript())
+    with server(tmp_path / "home") as running:
+        store(running, sent.events())
+        store(running, sent.events())
+
+        def examined() -> dict[str, dict]:
+            return {found["code"]: found for found in json.loads(called(running, configuration, "doctor", "--json").stdout)["findings"]}
+
+        before = examined()
+        assert json.loads(called(running, configuration, "backfill", "--json").stdout)["filled"]["requests"] == 9
+        after = examined()
+        assert before["events"]["facts"]["requests"] == after["events"]["facts"]["requests"] == 3
+        assert "clock" in before and "clock" in after
+        time.sleep(health.FIGURES_FRESH_S)
+        assert running.metrics()["sp_telemetry_events_duplicate"] == 3
 
 
 def test_what_was_filled_in_is_said_under_reports(running, configuration, of):

@@ -21,7 +21,7 @@ import pytest
 
 from sp_telemetry.errors import SpTelemetryError, UsageError
 from sp_telemetry.home import Home
-from sp_telemetry.setup import client_versions, configuration, environment, layers, service
+from sp_telemetry.setup import client_versions, configuration, doctor_store, environment, layers, service
 from sp_telemetry.setup.doctor import Examination, Patient, examine
 from sp_telemetry.setup.doctor_bundle import as_text, bundle
 from sp_telemetry.setup.environment import variables
@@ -117,6 +117,24 @@ def test_what_arrived(served: Place) -> None:
     codes = {finding.code: finding for finding in examination.findings}
     assert codes["clock-skew"].facts["from_the_future"] == 3 and "early" in codes["clock-skew"].what
     assert "brand_new_event" in codes["unknown-names"].what and "new.attribute" in codes["unknown-names"].what
+
+
+def test_one_clock_among_several(served: Place) -> None:
+    for seconds, who in ((0, "a"), (0, "a"), (0, "a"), (3 * 3600, "b")):
+        send(served, "user_prompt", time.time() - seconds, **{"user.id": who * 64})
+    told = served.found("clock-skew")
+    assert f"of {'b' * 40}, one of " in told.what and 10_800 <= told.facts["lag_s"] < 11_000
+
+
+def test_prompts_without_a_request(place: Place) -> None:
+    seen = {"prompts": 3, "requests": 0, "api_errors": 0, "events": 9, "last_event": time.time(), "last_metric": 0}
+    patient = Patient(place.home, place.home.settings(), place.environ, place.book, None)
+
+    def told(**other: int) -> dict[str, str]:
+        return {finding.code: finding.what for finding in doctor_store._events(patient, seen | other)}
+
+    assert told()["no-requests"] == "Events arrive, 3 prompts among them, and not one request."
+    assert not [other for other in ({"requests": 1}, {"api_errors": 1}, {"prompts": 0}) if "no-requests" in told(**other)]
 
 
 SECRETS = {

@@ -23,14 +23,26 @@ LOOK = """
         toUnixTimestamp64Milli(maxIf(received_at, event_type != {check:String})) / 1000 AS last_event,
         toUnixTimestamp64Milli(maxIf(received_at, event_type = 'api_request')) / 1000 AS last_request,
         countIf(event_type = 'api_request') AS requests,
+        countIf(event_type = 'user_prompt' AND command_name = '' AND timestamp < now() - INTERVAL 10 MINUTE) AS prompts,
+        countIf(event_type = 'api_error') AS api_errors,
         countIf(event_type = 'api_request' AND feature = '' AND chapter_context = '') AS unattributed,
         groupUniqArrayIf(10)(service_version, service_version != '' AND event_type != {check:String}) AS versions,
         groupUniqArrayIf(20)(event_type, event_type NOT IN {known:Array(String)} AND event_type != {check:String}) AS unknown_events,
         groupUniqArrayArray(20)(unknown_attributes) AS unknown_attributes,
-        quantileExactIf(0.5)(dateDiff('second', timestamp, received_at), received_at > now() - INTERVAL 1 DAY) AS lag_s,
         countIf(timestamp > received_at + INTERVAL 5 MINUTE) AS from_the_future
     FROM telemetry.telemetry_events
-    WHERE received_at > now() - INTERVAL 30 DAY
+    WHERE received_at > now() - INTERVAL 30 DAY AND source != 'transcript'
+"""
+# Of the installation whose clock seems to be the furthest off: of a median over all, one among several is no part.
+LAG = """
+    SELECT argMax(lag, abs(lag)) AS lag_s, argMax(who, abs(lag)) AS whose, count() AS installations
+    FROM
+    (
+        SELECT any(toString(user_id)) AS who, quantileExact(0.5)(dateDiff('second', timestamp, received_at)) AS lag
+        FROM telemetry.telemetry_events
+        WHERE received_at > now() - INTERVAL 1 DAY AND source != 'transcript'
+        GROUP BY installation_id
+    )
 """
 OTHERS = """
     SELECT
@@ -45,7 +57,7 @@ def store(patient: Patient) -> list[Finding]:
     client = connect(patient.home, patient.settings)
     try:
         seen = client.query(LOOK, {"check": CHECK, "known": list(EVENTS)}).records()[0]
-        seen |= client.query(OTHERS).records()[0]
+        seen |= client.query(OTHERS).records()[0] | client.query(LAG).records()[0]
     except QueryFailed as error:
         code = "reader-refused" if error.code in (192, 193, 194, 516) else "store-refuses"
         mend = error.hint or "sp-telemetry restart"
@@ -99,6 +111,10 @@ def _events(patient: Patient, seen: dict[str, Any]) -> list[Finding]:
         return [Finding(WARNING, "events", "no-event-yet", what, why, mend, facts)]
     what = f"{seen['events']:,} events in 30 days, {seen['requests']:,} of them requests; the last {ago(now - last)}"
     found = [Finding(OK, "events", "events", what, facts=facts)]
+    if seen["prompts"] and not seen["requests"] and not seen["api_errors"]:
+        what = f"Events arrive, {seen['prompts']:,} prompts among them, and not one request."
+        why = f"Cost and tokens are those of requests. Claude Code sends none on Microsoft Foundry ({client_versions.ISSUES}55984)."
+        found.append(Finding(WARNING, "events", "no-requests", what, why, "sp-telemetry audit; then sp-telemetry backfill", facts))
     made = claude_settings.note(patient.home)
     if made:
         try:
@@ -132,11 +148,12 @@ def _contexts(seen: dict[str, Any]) -> list[Finding]:
 
 
 def _clocks(seen: dict[str, Any]) -> list[Finding]:
-    lag = seen["lag_s"] if isinstance(seen["lag_s"], (int, float)) and seen["events"] else 0
-    facts = {"lag_s": lag, "from_the_future": seen["from_the_future"]}
+    lag, among = seen["lag_s"], seen["installations"]
+    facts = {"lag_s": lag, "from_the_future": seen["from_the_future"], "installations": among}
     if abs(lag) > SKEW_S or seen["from_the_future"]:
         when = f"{abs(lag):.0f} s {'late' if lag >= 0 else 'early'}"
-        what = f"Events come {when} (median of a day), {seen['from_the_future']} from the future."
+        whose = f" of {seen['whose'][:40]}, one of {among} installations," if among > 1 else ""
+        what = f"Events{whose} come {when} (median of a day), {seen['from_the_future']} from the future."
         why = "Days and features are cut by the event's own time: it may stand in the wrong day, or outside a report's range."
         return [Finding(WARNING, "clock", "clock-skew", what, why, "Set the clock of the machine that runs Claude Code", facts)]
     what = f"Clocks agree: events arrive {lag:.0f} s after they happened"

@@ -81,10 +81,12 @@ def _note_retention(handle: Handle, days: int) -> None:
 
 
 def figures(handle: Handle, since_s: float) -> dict[str, float]:
-    """How much is kept: events_stored, events_new (of them, arrived for the first time since `since_s`), bytes_on_disk."""
+    """How much is kept: events_stored, events_new (of them, arrived for the first time since `since_s`; what was filled in from
+    transcripts did not arrive), bytes_on_disk."""
     stored, new, size = handle.query(
         "SELECT (SELECT count() FROM telemetry.telemetry_events FINAL),"
-        " (SELECT count() FROM telemetry.telemetry_events FINAL WHERE received_at >= toDateTime64({since:Float64}, 9, 'UTC')),"
+        " (SELECT count() FROM telemetry.telemetry_events FINAL"
+        "  WHERE received_at >= toDateTime64({since:Float64}, 9, 'UTC') AND source != 'transcript'),"
         " (SELECT sum(bytes_on_disk) FROM system.parts WHERE database = 'telemetry' AND active)"
         " SETTINGS do_not_merge_across_partitions_select_final = 1",
         "TabSeparated",

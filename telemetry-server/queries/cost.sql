@@ -127,7 +127,7 @@ SELECT
     sum(n.unpriced_requests) AS unpriced_requests,
     sum(n.unpriced_tokens) AS unpriced_tokens,
     sum(n.unattributed) AS unattributed,
-    count() AS groups
+    uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())
 ORDER BY

@@ -122,7 +122,7 @@ SELECT
     sum(n.token_count) AS token_count,
     uniqMerge(n.sessions) AS sessions,
     sum(n.unattributed) AS unattributed,
-    count() AS groups
+    uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())
 ORDER BY

@@ -31,8 +31,7 @@ TOLD = {"project": "book", "branch": "017-x", "feature": "017-x", "chapter": "33
 RULED = (*(name for name in SAID if name != "session.id"), *(f"context.{name}" for name in TOLD))
 #: Each with what is no part of what was said: moments and versions of rows, and the hash of all of a point.
 TABLES = {"telemetry_events": "received_at, version", "telemetry_metrics": "received_at, point_id", "telemetry_spans": "received_at",
-          "session_context": "received_at", "session_summaries": "version",
-          "usage_hourly": "version) REPLACE (finalizeAggregation(sessions) AS sessions"}  # fmt: skip
+          "session_context": "received_at", "session_summaries": "version", "usage_hourly": "version"}  # fmt: skip
 
 
 def _store(handle: Handle) -> None:

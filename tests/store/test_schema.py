@@ -290,7 +290,7 @@ def test_hours_summed_up_before_they_had_sessions_are_made_anew_where_their_even
         blank.run(f"INSERT INTO telemetry.telemetry_events {columns} VALUES {row}")
     assert schema.migrate(blank) == ["0019_reports_go_back.sql", "views"]
     maintenance.summarise(blank, 0)
-    found = "SELECT hour, sum(requests), uniqMerge(sessions) FROM telemetry.usage_hourly FINAL GROUP BY hour ORDER BY hour"
+    found = "SELECT hour, sum(requests), uniqArray(sessions) FROM telemetry.usage_hourly FINAL GROUP BY hour ORDER BY hour"
     assert values(blank, found) == ["2026-02-01 10:00:00\t7\t0", "2026-03-01 10:00:00\t2\t2", "2026-03-01 11:00:00\t1\t1"]
 
 

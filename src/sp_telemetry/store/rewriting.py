@@ -77,7 +77,7 @@ def usage(new: dict[str, str], taken: dict[str, str]) -> Change:
         f"SELECT count() FROM telemetry.usage_hourly WHERE {differs} SETTINGS final = 0",
         (
             f"INSERT INTO telemetry.usage_hourly (hour, {', '.join(new)}, {', '.join(sums)}, sessions, version, is_deleted)"
-            f" SELECT hour, {names}, {', '.join(taken.get(name, f'sum({name})') for name in sums)}, uniqMergeState(sessions), max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
+            f" SELECT hour, {names}, {', '.join(taken.get(name, f'sum({name})') for name in sums)}, arraySort(groupUniqArrayArray(sessions)), max(version) + 1, 0 FROM ({rows}) GROUP BY hour, {names}",
             f"ALTER TABLE telemetry.usage_hourly DELETE WHERE {differs} SETTINGS mutations_sync = 1",
         ),
         NO_PARTITIONS,

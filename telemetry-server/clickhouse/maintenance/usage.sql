@@ -36,7 +36,7 @@ SELECT
     sumIf(events.cache_creation_5m_tokens, events.event_type = 'api_request') AS cache_creation_5m_tokens,
     sumIf(events.cache_creation_1h_tokens, events.event_type = 'api_request') AS cache_creation_1h_tokens,
     sumIf(events.duration_ms, events.event_type = 'api_request') AS api_duration_ms,
-    uniqStateIf(toString(events.session_id), events.event_type = 'api_request') AS sessions,
+    arraySort(groupUniqArrayIf(cityHash64(events.session_id), events.event_type = 'api_request')) AS sessions,
     any(newest.version) AS version,
     0 AS is_deleted
 FROM events

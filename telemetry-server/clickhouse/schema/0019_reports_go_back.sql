@@ -3,7 +3,7 @@ ALTER TABLE telemetry.usage_hourly
     ADD COLUMN IF NOT EXISTS unpriced_tokens UInt64 AFTER unpriced_requests,
     ADD COLUMN IF NOT EXISTS cache_creation_5m_tokens UInt64 AFTER cache_creation_tokens,
     ADD COLUMN IF NOT EXISTS cache_creation_1h_tokens UInt64 AFTER cache_creation_5m_tokens,
-    ADD COLUMN IF NOT EXISTS sessions AggregateFunction(uniq, String) COMMENT 'that had requests; none of hours summed up before there was this column' AFTER api_duration_ms;
+    ADD COLUMN IF NOT EXISTS sessions Array(UInt64) COMMENT 'cityHash64 of those that had requests; none in hours that were summed up before there was this column' AFTER api_duration_ms;
 -- Hours of which every event is still there are made anew, with these. What is older than any event stays as it is.
 ALTER TABLE telemetry.usage_hourly DELETE WHERE hour IN
 (

@@ -1,6 +1,6 @@
 -- What was spent by the price list (telemetry.prices), beside what Claude Code reported. Grouped as in cost.sql.
 -- cost_usd is computed from tokens at the prices of the request's day. reported_usd is what Claude Code said, and difference_usd how much
--- more that is, of requests that have both. unpriced: requests with tokens whose model has no price in the list.
+-- more that is, of requests that have both. under_plan: as in cost.sql. unpriced: requests with tokens whose model has no price in the list.
 --
 --   by, from, to, tz, user, session, chapter, feature, type, limit     as in cost.sql
 WITH
@@ -17,6 +17,7 @@ WITH
                 OR if(has(by, 'branch'), e.branch = '', false) OR if(has(by, 'project'), e.project = '', false)
                 OR if(has(by, 'user'), user_id = '', false) AS lacks,
             e.source = 'transcript' AS is_filled_in,
+            e.plan != '' AND e.seat_type != 'usage_based' AS is_under_plan,
             -- what was filled in was priced then, from all that the transcript says
             if(is_filled_in AND e.cost_usd != 0, 0, e.price_key) AS key
         SELECT
@@ -31,6 +32,8 @@ WITH
             if(has(by, 'model'), toString(any(e.model)), '') AS model,
             any(lacks) AS without,
             any(is_filled_in) AS filled_in,
+            any(is_under_plan) AS by_plan,
+            groupUniqArrayIf(toString(e.plan), is_under_plan) AS plans,
             any(key) AS price_key,
             any(e.service_tier) AS service_tier,
             any(e.inference_geo) AS inference_geo,
@@ -54,7 +57,8 @@ WITH
           AND if({feature:String} = '', true, e.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY cityHash64(
-            bitXor(key, bitShiftLeft(toUInt64(lacks + 2 * is_filled_in), 32)), e.service_tier, e.inference_geo, -- the day is in the lowest bits
+            bitXor(key, bitShiftLeft(toUInt64(lacks + 2 * is_filled_in + 4 * is_under_plan), 32)), -- the day is in the lowest bits
+            e.service_tier, e.inference_geo,
             if(has(by, 'chapter'), cityHash64(chapter_context), 0),
             if(has(by, 'feature'), cityHash64(e.feature), 0),
             if(has(by, 'user'), cityHash64(user_id), 0),
@@ -80,7 +84,7 @@ WITH
             if(filled_in, 0, said_usd) AS reported_usd,
             if(priced AND NOT filled_in, said_usd - cost_usd, 0) AS difference_usd,
             input_tokens + output_tokens AS token_count,
-            requests, session, sessions, without, with_tokens, cache_read_tokens, cache_creation_tokens
+            requests, session, sessions, without, by_plan, plans, with_tokens, cache_read_tokens, cache_creation_tokens
         FROM requests AS r
         LEFT ANY JOIN telemetry.price_keys AS p ON r.price_key = p.price_key
     )
@@ -98,6 +102,8 @@ SELECT
     sum(if(n.priced, 0, n.with_tokens)) AS unpriced_requests,
     sum(if(n.priced, 0, n.token_count + n.cache_read_tokens + n.cache_creation_tokens)) AS unpriced_tokens,
     sum(if(n.without, n.cost_usd, 0)) AS unattributed,
+    sum(if(n.by_plan, n.cost_usd, 0)) AS under_plan,
+    arraySort(groupUniqArrayArray(n.plans)) AS plans,
     uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())

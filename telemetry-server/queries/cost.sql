@@ -12,6 +12,7 @@
 --   limit     how many groups; 0: all
 --
 -- `row` tells groups, what is unattributed, and the total, which is over all groups, also those beyond the limit.
+-- under_plan: cost of requests under a subscription (plans), whose seat is not billed by use. Hours don't know it.
 -- unattributed: cost of requests without the chapter, feature, step, branch, project or user that they are grouped by; without a chapter if
 -- they are grouped by none of these.
 WITH
@@ -34,7 +35,8 @@ WITH
             e.token_count + e.cache_read_tokens + e.cache_creation_tokens AS all_tokens,
             telemetry_price_model(e.model) AS price_model,
             e.cost_usd = 0 AND all_tokens > 0 AND NOT if(empty(free), false,
-                arrayExists(of -> of.1 = price_model AND toDate(timestamp) >= of.2 AND toDate(timestamp) < of.3, free)) AS unpriced
+                arrayExists(of -> of.1 = price_model AND toDate(timestamp) >= of.2 AND toDate(timestamp) < of.3, free)) AS unpriced,
+            e.plan != '' AND e.seat_type != 'usage_based' AS is_under_plan
         SELECT
             if(has(by, 'chapter'), chapter_context, '') AS chapter,
             if(has(by, 'feature'), e.feature, '') AS feature,
@@ -53,7 +55,9 @@ WITH
             sum(e.cache_creation_tokens) AS cache_creation_tokens,
             countIf(unpriced) AS unpriced_requests,
             sumIf(all_tokens, unpriced) AS unpriced_tokens,
-            sumIf(e.cost_usd, without) AS unattributed
+            sumIf(e.cost_usd, without) AS unattributed,
+            sumIf(e.cost_usd, is_under_plan) AS under_plan,
+            groupUniqArrayIf(toString(e.plan), is_under_plan) AS plans
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type = 'api_request'
           AND timestamp >= since AND timestamp < until AND if(by_session, true, timestamp >= kept)
@@ -92,7 +96,9 @@ WITH
             sum(h.cache_creation_tokens) AS cache_creation_tokens,
             sum(if(is_free, 0, h.unpriced_requests)) AS unpriced_requests,
             sum(if(is_free, 0, h.unpriced_tokens)) AS unpriced_tokens,
-            sumIf(h.cost_usd, without) AS unattributed
+            sumIf(h.cost_usd, without) AS unattributed,
+            0 AS under_plan,
+            [] AS plans
         FROM telemetry.usage_hourly AS h FINAL
         WHERE NOT by_session AND h.requests > 0 AND hour >= since AND hour < until AND hour < kept
           AND {type:String} IN ('', 'api_request')
@@ -127,6 +133,8 @@ SELECT
     sum(n.unpriced_requests) AS unpriced_requests,
     sum(n.unpriced_tokens) AS unpriced_tokens,
     sum(n.unattributed) AS unattributed,
+    sum(n.under_plan) AS under_plan,
+    arraySort(groupUniqArrayArray(n.plans)) AS plans,
     uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n
 GROUP BY GROUPING SETS ((group_1, group_2, group_3), ())

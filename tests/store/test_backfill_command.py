@@ -54,6 +54,18 @@ def test_what_was_filled_in_is_said_under_reports(running, configuration, of):
     assert reported(running, configuration, "cost", "--session", of)["coverage"]["filled_requests"] == 1
 
 
+def test_what_was_filled_in_is_under_the_plan_of_its_session(running, configuration, of):
+    """No transcript tells of one; the session's own events do."""
+    session = made(of, NOW - 5 * DAY, 3)
+    session.requests[1].in_telemetry = False
+    configuration.session(of, session.transcript())
+    store(running, [event | {"anthropic.plan": "team", "anthropic.seat_type": "premium"} for event in session.events()])
+    assert called(running, configuration, "backfill").returncode == 0
+    told = "SELECT source, plan, seat_type, count() FROM telemetry.telemetry_events FINAL WHERE session_id = {of:String}"
+    said = running.query(f"{told} GROUP BY ALL ORDER BY ALL", of=of)
+    assert said == [["otlp", "team", "premium", 2], ["transcript", "team", "premium", 1]]
+
+
 def test_a_dry_run_says_what_is_then_written(tmp_path, configuration, of):
     """Also of what was filled in before: a transcript that says more since, a price that was corrected."""
     at = NOW - 3 * DAY

@@ -97,10 +97,10 @@ ATTRIBUTES: dict[str, str] = {
             transcripts_exempted_desktop session_files_deleted artifacts_deleted files_retained_fresh files_past_cutoff error_count
             managed_settings.trigger managed_settings.source_behavior managed_settings.helper.state
             managed_settings.helper.applied body_length body_truncated cost_usd_micros anthropic.provider
-            anthropic.custom_base_url identity.source vcs.provider.name vcs.ref.head.type type start_type language span.type
-            interaction.sequence interaction.duration_ms user_prompt_length parent.source gen_ai.system gen_ai.provider.name
-            gen_ai.operation.name gen_ai.tool.name query_source_safe llm_request.context first_content_ms error_class error.type
-            response.has_tool_call stop_reason tool_name_safe bash_command_class bash_argv0 result_tokens queued_sends
+            anthropic.custom_base_url anthropic.plan anthropic.seat_type identity.source vcs.provider.name vcs.ref.head.type type
+            start_type language span.type interaction.sequence interaction.duration_ms user_prompt_length parent.source gen_ai.system
+            gen_ai.provider.name gen_ai.operation.name gen_ai.tool.name query_source_safe llm_request.context first_content_ms error_class
+            error.type response.has_tool_call stop_reason tool_name_safe bash_command_class bash_argv0 result_tokens queued_sends
             subagent_type skill_name
         """),
         "word",
@@ -152,8 +152,9 @@ UNKNOWN_NAMES = "redaction.redacted.keys"
 COLUMNS = frozenset(
     _words("""
     user.id enduser.id user.account_uuid organization.id app.entrypoint terminal.type service.name service.version os.type host.arch
-    vcs.repository.name model query_source speed effort agent.name skill.name plugin.name mcp_server.name mcp_tool.name status_code
-    error_type error_name command_name command_source tool_name decision decision_source source success error
+    anthropic.plan anthropic.seat_type vcs.repository.name model query_source speed effort agent.name skill.name plugin.name
+    mcp_server.name mcp_tool.name status_code error_type error_name command_name command_source tool_name decision decision_source source
+    success error
 """)
 )
 #: Identifiers that have one, and are looked up by.

@@ -19,6 +19,7 @@ WORDS: frozenset[str] = _words("""
 
     claude-code claude-code-desktop sp-telemetry-setup sp-telemetry-context anthropic firstParty bedrock vertex foundry gateway
     gateway-oidc linux darwin windows win32 freebsd amd64 arm64 x86_64 x64 aarch64 ia32 github gitlab bitbucket azure gitea
+    pro max team enterprise premium standard usage_based other
     cli sdk sdk-cli sdk-ts sdk-py claude-vscode claude-in-slack claude-desktop claude-jetbrains local-agent github-action remote
     iTerm.app vscode cursor windsurf zed tmux screen non-interactive Apple_Terminal WezTerm ghostty kitty alacritty
     xterm xterm-256color screen-256color konsole gnome-terminal windows-terminal cygwin ssh-session pycharm intellij webstorm goland

@@ -20,6 +20,9 @@ def lines(result: Result, width: int) -> list[str]:
     if not 0 <= facts["unattributed_share"] <= 1:  # of differences, which cancel
         share = money(facts["unattributed"])
     parts.append(f"{share} of {result.report.noun} unattributed")
+    if plans := facts.get("plans"):
+        names = ", ".join(sorted({plan if plan.isalnum() else "other" for plan in plans}))
+        parts.append(f"{money(facts['under_plan'])} of it under a plan ({names}), at list prices")
     if facts["unpriced_requests"]:
         parts.append(f"{counted(facts['unpriced_requests'], 'request')} unpriced, {facts['unpriced_tokens']:,} tokens")
     elif facts["unpriced_requests"] is not None:

@@ -63,6 +63,8 @@ def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
         "unattributed_share": total["unattributed"] / total[report.main] if total[report.main] else 0.0,
         "unpriced_requests": total.get("unpriced_requests"),
         "unpriced_tokens": total.get("unpriced_tokens"),
+        "under_plan": total.get("under_plan"),
+        "plans": total.get("plans"),
         "source": report.source,
     }
     return Result(report, parameters, rows, {name: total[name] for name in names}, coverage, total["groups"] - len(groups))

@@ -29,6 +29,7 @@ COLUMNS = {
     "skill.name": "skill_name", "plugin.name": "plugin_name", "mcp_server.name": "mcp_server_name", "mcp_tool.name": "mcp_tool_name",
     "status_code": "api_error_code", "error_type": "error_type", "command_name": "command_name", "command_source": "command_source",
     "tool_name": "tool_name", "decision": "decision", "decision_source": "decision_source", "enduser.id": "user_id",
+    "anthropic.plan": "plan", "anthropic.seat_type": "seat_type",
 }  # fmt: skip
 #: column -> the two attributes that it may hold; which of them it was nobody knows any more
 OR_OF = {"error_type": ("error_type", "error_name"), "decision_source": ("decision_source", "source")}

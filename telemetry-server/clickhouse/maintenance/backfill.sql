@@ -3,7 +3,8 @@
 -- where the session's own events don't tell; else that of the one installation whose events are of the sessions of {machine}.
 INSERT INTO telemetry.telemetry_events
     (timestamp, event_type, session_id, event_id, received_at, version, source, prompt_id, begins_prompt, message_uuid,
-     user_id, installation_id, user_account_uuid, organization_id, service_name, service_version, entrypoint, terminal_type, os_type, host_arch,
+     user_id, installation_id, user_account_uuid, organization_id, plan, seat_type, service_name, service_version, entrypoint, terminal_type,
+     os_type, host_arch,
      project, branch, feature, chapter_context, part, workflow_step, context_source, context_confidence, context_at,
      model, cost_usd, input_tokens, output_tokens, token_count, cache_read_tokens, cache_creation_tokens, cache_creation_5m_tokens,
      cache_creation_1h_tokens, request_id, speed, attributes)
@@ -27,7 +28,7 @@ WITH
     (
         SELECT
             session_id,
-            argMax((user_id, installation_id, user_account_uuid, organization_id, terminal_type, os_type, host_arch), timestamp) AS is
+            argMax((user_id, installation_id, user_account_uuid, organization_id, terminal_type, os_type, host_arch, plan, seat_type), timestamp) AS is
         FROM telemetry.telemetry_events
         WHERE source = 'otlp' AND session_id IN sessions
         GROUP BY session_id
@@ -55,6 +56,8 @@ WITH
             toString(who.is.5) AS terminal_type,
             toString(who.is.6) AS os_type,
             toString(who.is.7) AS host_arch,
+            toString(who.is.8) AS plan,
+            toString(who.is.9) AS seat_type,
             -- what a hook told of this moment counts more than where the transcript was
             c.session_id != '' AS told,
             multiIf(told AND c.project != '', toString(c.project), x.project != '', toString(x.project), t.project) AS project,
@@ -107,7 +110,7 @@ WITH
 SELECT
     w.timestamp, 'api_request', w.session_id, w.event_id, now64(9),
     greatest(4000000000000000000 + toUInt64(toUnixTimestamp64Nano(now64(9))), p.last_version + 1), 'transcript', w.prompt_id, w.begins_prompt, w.message_uuid,
-    w.user_id, w.installation_id, w.user_account_uuid, w.organization_id, if(telemetry_taken('service.name'), '', 'claude-code'),
+    w.user_id, w.installation_id, w.user_account_uuid, w.organization_id, w.plan, w.seat_type, if(telemetry_taken('service.name'), '', 'claude-code'),
     w.service_version, w.entrypoint, w.terminal_type, w.os_type, w.host_arch,
     w.project, w.branch, w.feature, w.chapter, w.part, w.step, w.context_source, w.confidence, w.context_at,
     w.model, w.cost_usd, w.input_tokens, w.output_tokens, w.input_tokens + w.output_tokens, w.cache_read_tokens, w.cache_creation_tokens,

@@ -23,6 +23,8 @@ SELECT
     h['user.email'] AS user_email_hash,
     w['user.account_uuid'] AS user_account_uuid,
     w['organization.id'] AS organization_id,
+    w['anthropic.plan'] AS plan,
+    w['anthropic.seat_type'] AS seat_type,
     w['service.name'] AS service_name,
     w['service.version'] AS service_version,
     w['app.entrypoint'] AS entrypoint,

@@ -38,6 +38,7 @@ WITH
             if(has(by, 'project'), e.project, '') AS project,
             if(has(by, 'model'), e.model, '') AS model,
             uniqState(cityHash64(session_id)) AS sessions,
+            0 AS uncounted,
             count() AS requests,
             sum(e.input_tokens) AS input_tokens,
             sum(e.output_tokens) AS output_tokens,
@@ -76,6 +77,7 @@ WITH
             if(has(by, 'project'), h.project, '') AS project,
             if(has(by, 'model'), h.model, '') AS model,
             uniqMergeState(arrayReduce('uniqState', h.sessions)) AS sessions,
+            countIf(empty(h.sessions)) AS uncounted,
             sum(h.requests) AS requests,
             sum(h.input_tokens) AS input_tokens,
             sum(h.output_tokens) AS output_tokens,
@@ -120,7 +122,7 @@ SELECT
     if(input_tokens + cache_read_tokens + cache_creation_tokens = 0, NULL,
        cache_read_tokens / (input_tokens + cache_read_tokens + cache_creation_tokens)) AS cache_hit_ratio,
     sum(n.token_count) AS token_count,
-    uniqMerge(n.sessions) AS sessions,
+    if(sum(n.uncounted) > 0, NULL, uniqMerge(n.sessions)) AS sessions,
     sum(n.unattributed) AS unattributed,
     uniqExact(cityHash64(group_1, group_2, group_3)) AS groups
 FROM named AS n

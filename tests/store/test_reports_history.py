@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sp_telemetry.reports import coverage
+from sp_telemetry.reports import coverage, render
 from sp_telemetry.reports.catalogue import COSTS, REPORTS
 from sp_telemetry.reports.parameters import parameters
 from sp_telemetry.reports.run import Result, ask
@@ -130,6 +130,20 @@ def test_a_range_has_the_hours_that_begin_in_it_and_what_has_no_sums_says_so(ser
         assert asked.total["requests"] == 1
         assert "no longer kept in full · source" in coverage.lines(asked, 0)[0]
     assert list(REPORTS) and of_session.as_dict()["coverage"]["events_since"] == "2026-03-20T14:00:00+00:00"
+
+
+def test_sessions_of_hours_that_did_not_count_them_are_not_known(server: Server, client: Client) -> None:
+    """Hours that were summed up before there was such a column."""
+    write(server, [one(timestamp=f"2026-0{month}-01", chapter_context=chapter) for month, chapter in ((3, "old"), (4, "new"))])
+    lose(server)
+    server.owner("ALTER TABLE telemetry.usage_hourly UPDATE sessions = [] WHERE 1 SETTINGS mutations_sync = 2")
+    for name in ("cost", "tokens"):
+        asked = report(client, name, "chapter", tz="UTC")
+        assert {row["chapter"]: row["sessions"] for row in asked.rows[:2]} == {"old": None, "new": 1}
+        assert (asked.total["sessions"], asked.total["requests"]) == (None, 2)
+        assert coverage.lines(asked, 0)[0].startswith("2 requests · 0 % of ")
+    shown = [line.split() for line in render.text(report(client, "cost", "chapter", tz="UTC"), 140).splitlines()]
+    assert {words[0]: words[3] for words in shown if words[0] in ("old", "new", "total")} == {"old": "-", "new": "1", "total": "-"}
 
 
 def test_events_that_are_still_there_are_not_counted_beside_their_sums(server: Server, client: Client) -> None:

@@ -279,21 +279,6 @@ def test_what_an_earlier_retention_let_go_is_remembered(blank):
     assert values(blank, "SELECT count() FROM telemetry.event_retention FINAL") == ["1"]
 
 
-def test_hours_summed_up_before_they_had_sessions_are_made_anew_where_their_events_are(blank):
-    schema.migrate(blank, up_to="0018_numbers_go_on.sql")
-    blank.run("ALTER TABLE telemetry.telemetry_events REMOVE TTL")
-    for hour, sums in (("2026-03-01 10:00:00", "2"), ("2026-03-01 11:00:00", "1"), ("2026-02-01 10:00:00", "7")):
-        blank.run(f"INSERT INTO telemetry.usage_hourly (hour, requests, version) VALUES ('{hour}', {sums}, 5)")
-    for number, (moment, session) in enumerate((("10:01", "a"), ("10:02", "b"), ("11:01", "a"))):
-        columns = "(timestamp, received_at, event_type, session_id, event_id)"
-        row = f"('2026-03-01 {moment}:00', '2026-03-01 12:00:00', 'api_request', '{session}', {number})"
-        blank.run(f"INSERT INTO telemetry.telemetry_events {columns} VALUES {row}")
-    assert schema.migrate(blank)[0] == "0019_reports_go_back.sql"
-    maintenance.summarise(blank, 0)
-    found = "SELECT hour, sum(requests), uniqArray(sessions) FROM telemetry.usage_hourly FINAL GROUP BY hour ORDER BY hour"
-    assert values(blank, found) == ["2026-02-01 10:00:00\t7\t0", "2026-03-01 10:00:00\t2\t2", "2026-03-01 11:00:00\t1\t1"]
-
-
 # ---- the splitter
 
 plain = st.text("abc (),=\n-", min_size=1).filter(lambda text: "--" not in text and not text.endswith("-"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def lines(result: Result, width: int) -> list[str]:
     """One line of facts, and one for each client version with a known fault; wrapped at `width` (0: not at all)."""
     facts, total = result.coverage, result.total
-    parts = [counted(total[name], name[:-1]) for name in ("requests", "calls", "errors", "sessions") if name in total]
+    parts = [counted(total[name], name[:-1]) for name in ("requests", "calls", "errors", "sessions") if total.get(name) is not None]
     share = plain(facts["unattributed_share"], "ratio").replace("%", " %")
     if not 0 <= facts["unattributed_share"] <= 1:  # of differences, which cancel
         share = money(facts["unattributed"])

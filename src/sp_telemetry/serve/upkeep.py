@@ -44,7 +44,7 @@ class Upkeep:
         await self._do(maintenance.reattribute_newest, AT_START_S)
         await self._do(maintenance.summarise_future, self._settings.retention_events_days)
         await self._do(memory.release)
-        self._intake.stored.set()  # a killed server may have left something to sum up, and a migration leaves hours
+        self._intake.stored.set()  # a killed server may have left something to sum up
         self._tasks = [asyncio.create_task(self._watch_contexts()), asyncio.create_task(self._watch_events())]
 
     async def close(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import struct
 import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -89,6 +93,28 @@ def test_a_request_of_any_length_is_stored(handle: Handle, storing: Pipeline, pa
     assert storing.store(STANDING, [request(4, 1, prompt="x" * (standing_query.LONGEST - 1000)), request(5, 1)]) == 2
     assert stored(handle, 4) == stored(handle, 5) == [1]
     assert storing.decoded == [3], "longer than a pipe, and by the query"
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As where many connections are open: what is opened from now on has a number beyond those that select() takes."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= limits[1] < 2000:
+        pytest.skip("a process may not have so many files here")
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        null = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, null)
+        for _ in range(1100):
+            stack.callback(os.close, os.dup(null))
+        yield
+
+
+def test_a_long_request_is_stored_however_many_files_are_open(handle: Handle, storing: Pipeline, patient: None, many_files: None):
+    assert storing.store(STANDING, [request(1, 1, prompt="x" * (standing_query.LONGEST - 1000))]) == 1
+    assert stored(handle, 1) == [1] and not storing.decoded, "by the query"
+    storing.close()
 
 
 @pytest.mark.parametrize(

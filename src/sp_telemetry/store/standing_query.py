@@ -87,6 +87,8 @@ class StandingQuery:
         """Write `message` as the query reads it; hang up when the answer takes long."""
         late = time.monotonic() + LONG_S
         rest = memoryview(message)
+        room = select.poll()  # select() takes no number of a file beyond 1023, and a server may have that many connections
+        room.register(self._pipe, select.POLLOUT)
         while rest and not answered.is_set() and time.monotonic() < late:
             with self._lock:  # nobody closes it meanwhile
                 if not self._open:
@@ -94,7 +96,7 @@ class StandingQuery:
                 with contextlib.suppress(BlockingIOError):
                     rest = rest[os.write(self._pipe, rest) :]
             if rest:
-                select.select([], [self._pipe], [], 0.05)
+                room.poll(50)
         if not answered.wait(max(late - time.monotonic(), 0)):
             self._hang_up()
 

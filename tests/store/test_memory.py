@@ -1,4 +1,4 @@
-"""Giving memory back takes none that is needed."""
+"""Memory is given back where it is not needed, and not taken by threads that nobody needs."""
 
 from __future__ import annotations
 
@@ -24,4 +24,18 @@ def test_what_a_start_needed_is_given_back(tmp_path: Path) -> None:
         memory.release(handle)
         assert resident_kb() < before - 50_000
         assert handle.query(count) == answer
+    engine.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_parts_that_were_replaced_leave_no_threads(tmp_path: Path) -> None:
+    """A day's inserts leave hundreds of parts, which go when they were merged."""
+    engine = Engine(tmp_path / "store", tmp_path / "engine")
+    with engine.handle() as handle:
+        handle.run("CREATE TABLE numbered (number UInt64) ENGINE = MergeTree PARTITION BY number ORDER BY number")
+        handle.run("INSERT INTO numbered SELECT number FROM numbers(150)")  # as many parts
+        before = len(list(Path("/proc/self/task").iterdir()))
+        handle.run("TRUNCATE TABLE numbered")
+        assert handle.query("SELECT count() FROM system.parts WHERE table = 'numbered'") == b"0\n"
+        assert len(list(Path("/proc/self/task").iterdir())) < before + 10
     engine.close()

@@ -184,6 +184,10 @@ MERGES = """<background_merges_mutations_concurrency_ratio>100</background_merge
 <background_merges_mutations_scheduling_policy>shortest_task_first</background_merges_mutations_scheduling_policy>
 """
 
+# Replaced parts go one after the other. For more than a hundred at once the engine begins 128 threads, which stay; each holds memory and,
+# once a query has had it, three open files (/proc/self/task/…).
+PARTS = "<merge_tree><concurrent_part_removal_threshold>1000000000</concurrent_part_removal_threshold></merge_tree>"
+
 # The disk has the name that it has on a server (clickhouse/config/config.xml), so that one statement does for both.
 _BACKUPS = """<storage_configuration><disks><backups><type>local</type><path>{}/</path></backups></disks></storage_configuration>
 <backups><allowed_disk>backups</allowed_disk></backups>"""
@@ -193,8 +197,8 @@ def _write_configuration(folder: Path, backups: Path | None) -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     users, config = folder.absolute() / "users.xml", folder.absolute() / "config.xml"
     users.write_text(_USERS, "utf-8")
-    allowed = _BACKUPS.format(escape(str(backups.absolute()))) if backups else ""
-    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{QUIET}{MERGES}{allowed}</clickhouse>\n", "utf-8")
+    told = QUIET + MERGES + PARTS + (_BACKUPS.format(escape(str(backups.absolute()))) if backups else "")
+    config.write_text(f"<clickhouse><users_config>{escape(str(users))}</users_config>{told}</clickhouse>\n", "utf-8")
     return str(config)
 
 

@@ -133,6 +133,7 @@ def test_formats_that_came_in_the_last_years_are_known_whole(run):
     chance = random.Random(2026)
     any_, hex_ = (lambda count: _letters(chance, count)), (lambda count: _letters(chance, count, "0123456789abcdef"))
     made_up = [
+        f"xsmtpsib-AC{hex_(62)}-{any_(16)}",  # within it one of another provider's begins
         f"glpat-{any_(27)}.01.0a{hex_(7)}", f"glpat-{any_(40)}.1a{hex_(7)}", f"ghs_{any_(20)}_eyJ{any_(20)}.{any_(30)}.{any_(20)}",
         f"AQ.Ab8RN6{any_(43)}", f"nvapi-{any_(64)}", f"sk_{hex_(48)}", f"crsr_{hex_(64)}", f"e2b_{hex_(40)}",
         f"sgamp_user_{_letters(chance, 26).upper()}_{hex_(64)}", f"pylf_v1_eu_{any_(43)}", f"apify_api_{any_(36)}", f"cfut_{any_(48)}",

@@ -126,6 +126,7 @@ KEYS: tuple[Key, ...] = (
     Key("Shopify", rf"shp(?:at|ca|pa|ss|ua|tka)_{H}{{32}}", "shopify.dev, access tokens"),
     Key("Shippo", rf"shippo_(?:live|test)_{H}{{30,}}", "docs.goshippo.com"),
     Key("EasyPost", rf"EZ[AT]K{N}{{40,}}", "docs.easypost.com", True),
+    Key("Brevo", rf"x(?:key|smtp)sib-{H}{{32,}}(?:-{N}+)?", "developers.brevo.com"),  # before Twilio's, which may begin within it
     Key("Twilio", rf"(?:SK|AC){H}{{32}}", "twilio.com/docs, API keys", True),
     Key("Resend", rf"re_{N}{{8}}_{N}{{20,}}", "resend.com/docs", True),
     Key("Razorpay", rf"rzp_(?:live|test)_{N}{{14,}}", "razorpay.com/docs"),
@@ -137,7 +138,6 @@ KEYS: tuple[Key, ...] = (
     Key("SendGrid", rf"SG\.{W}{{16,}}\.{W}{{16,}}", "docs.sendgrid.com, API keys", True),
     Key("Mailgun", rf"key-{H}{{32}}", "documentation.mailgun.com", True),
     Key("Mailchimp", rf"{H}{{32}}-us[0-9]{{1,2}}", "mailchimp.com/developer, API keys", True),
-    Key("Brevo", rf"x(?:key|smtp)sib-{H}{{32,}}(?:-{N}+)?", "developers.brevo.com"),
     Key("Slack", r"xox[abceoprs](?:\.xox[bp])?-[A-Za-z0-9-]{8,}|xapp-[0-9]-[A-Za-z0-9-]{16,}|xwfp-[A-Za-z0-9-]{16,}|hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{16,}", "api.slack.com, token types"),
     Key("Discord", rf"[MNO]{W}{{23,27}}\.{W}{{6}}\.{W}{{27,}}|discord(?:app)?\.com/api/webhooks/[0-9]+/{W}{{16,}}", "discord.com/developers/docs", True),
     Key("Telegram", rf"[0-9]{{8,10}}:AA{W}{{30,}}", "core.telegram.org/bots", True),

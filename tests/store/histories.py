@@ -213,14 +213,14 @@ class OnHandle(History):
         if attribute:
             maintenance.reattribute(self.handle, self.begun - 1)
         if summarise:
-            maintenance.summarise(self.handle, 0)
+            maintenance.summarise(self.handle)
         if merge:
             for table in ("telemetry_events", "session_context", "session_summaries", "usage_hourly"):
                 self.handle.run(f"OPTIMIZE TABLE telemetry.{table} FINAL")
 
     def bring_up_to_date(self) -> None:
         maintenance.reattribute(self.handle, self.begun - 1)
-        maintenance.summarise(self.handle, 0)
+        maintenance.summarise(self.handle)
 
     def check_copies(self, events: list[dict[str, Any]]) -> None:
         """What was committed minus the new ones is how many came more than once."""

@@ -313,7 +313,7 @@ def test_what_a_backfill_filled_in_before_it_was_killed_is_counted_by_the_next_a
     counted = f"SELECT only_transcript, filled FROM telemetry.session_audits FINAL WHERE session_id = '{of}'"
     performed(running, configuration)
     assert running.query(counted) == [[2, 0]]
-    backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+    backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada")
     performed(running, configuration)
     assert running.query(counted) == [[2, 2]]
 
@@ -354,13 +354,13 @@ def test_counted_after_a_backfill_is_what_an_audit_counts(running, configuration
     for filled in (0, 2):
         running.run(f"DELETE FROM telemetry.session_audits WHERE {both}")
         before = running.query(findings)
-        refresh(running.client, "UTC", 0)
+        refresh(running.client, "UTC")
         assert running.query(findings) == before
         by_refresh = running.query(counted)
         performed(running, configuration)
         assert running.query(counted) == by_refresh
         assert [row[3:] for row in by_refresh] == [[0, 0, 2, filled, 0], [4, 1, 1, filled // 2, 1]]
-        backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+        backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada")
 
 
 def test_without_any_event_an_audit_finds_what_it_finds_with_one_of_another_session(tmp_path, configuration, of):

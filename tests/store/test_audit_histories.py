@@ -80,12 +80,12 @@ class Case:
     # ---- what happens
 
     def fill(self) -> None:
-        backfill.fill(self.running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+        backfill.fill(self.running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada")
         missing = self.names(lambda each: each.in_transcript and not each.in_telemetry)
         self.filled = {name for names in missing.values() for name in names}
 
     def remove(self) -> None:
-        backfill.remove(self.running.client, 0.0, 0)
+        backfill.remove(self.running.client, 0.0)
         self.filled = set()
 
     def arrive(self) -> None:

@@ -45,7 +45,7 @@ def test_of_several_requests_with_one_id_and_fewer_events_the_others_are_filled_
     def fill() -> None:
         machine = files.machine(SECRET)
         would = backfill.missing(running.client, machine, 0)
-        assert backfill.fill(running.client, machine, 0, "", 0) == would
+        assert backfill.fill(running.client, machine, 0, "") == would
         assert backfill.missing(running.client, machine, 0).requests == 0
 
     session = made(of, NOW - 5 * DAY, 3)
@@ -73,7 +73,7 @@ def test_of_several_requests_with_one_id_and_fewer_events_the_others_are_filled_
 def test_a_line_without_ids_of_request_and_line_is_filled_in_and_missing_no_longer(running, configuration, of):
     configuration.session(of, [answer(of, of[:8], NOW - 5 * DAY, Usage(input=3), request_id="") | {"uuid": ""}])
     assert performed(running, configuration, session=of).missing == 1
-    assert backfill.fill(running.client, files.machine(SECRET), 0, "", 0).requests >= 1
+    assert backfill.fill(running.client, files.machine(SECRET), 0, "").requests >= 1
     done = performed(running, configuration, session=of)
     assert (done.missing, done.filled, done.clean) == (0, 1, True)
     coverage = "SELECT only_transcript, filled FROM telemetry.session_audits FINAL WHERE session_id = {of:String}"

@@ -174,7 +174,7 @@ def test_what_one_machine_fills_in_is_not_of_whom_another_one_sends_events(tmp_p
         running.stored("logs", as_json(log_request(sessions[0].events(), {"user.id": "a" * 64})), JSON)
         for place, secret in ((other, "of the other"), (mine, "of mine")):
             read = reading.bring(running.client, files.find(place.environ, secret), secret)
-            assert read.new and backfill.fill(running.client, files.machine(secret), 0, "", 0).requests == 2
+            assert read.new and backfill.fill(running.client, files.machine(secret), 0, "").requests == 2
         found = running.query("SELECT DISTINCT session_id, user_id FROM telemetry.telemetry_events FINAL WHERE source = 'transcript'")
         assert dict(found) == {sessions[1].id: "a" * 64, sessions[2].id: ""}
 

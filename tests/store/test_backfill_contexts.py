@@ -21,7 +21,7 @@ def filled_in(running, configuration: Configuration, of: str) -> Session:
     session = made(of, NOW - 5 * DAY, 3)
     configuration.session(of, session.transcript())
     configuration.bring(running.client)
-    backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada", 0)
+    backfill.fill(running.client, files.machine(SECRET), NOW - 30 * DAY, "Ada")
     assert said(running, of, "transcript") == [OF_TRANSCRIPT] * 3
     return session
 

@@ -214,7 +214,7 @@ def history(store: tuple[Handle, Pipeline], world: list[Request], steps: list, r
         elif step == "merge":
             handle.run("OPTIMIZE TABLE telemetry.telemetry_events FINAL")
         else:
-            maintenance.summarise(handle, 0)
+            maintenance.summarise(handle)
         expected = {number: ("otlp", world[number].cost) for number in reported}
         expected |= {number: ("transcript", world[number].computed) for number in filled}
         assert counted(handle) == expected, step

@@ -7,7 +7,6 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -154,31 +153,6 @@ def test_reattribution_with_nothing_to_do_writes_nothing(handle, pipeline):
     assert rows(handle, "SELECT count() FROM telemetry.telemetry_events") == [[before]]
 
 
-def test_summaries_without_retention_and_with_the_longest(handle, pipeline):
-    """retention 0 keeps events for ever; a number of days that reaches before 1970 is the same."""
-    for days in (0, 90, 50_000):
-        of, at = session(), time.time_ns()
-        store(pipeline, request(of, at, 0))
-        maintenance.summarise(handle, days)
-        assert rows(handle, f"SELECT cost_usd FROM telemetry.session_summaries FINAL WHERE session_id = '{of}'") == [[1]]
-        hour = datetime.fromtimestamp(at // SECOND // 3600 * 3600, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        events = f"SELECT sum(cost_usd) FROM telemetry.telemetry_events FINAL WHERE toStartOfHour(timestamp) = '{hour}'"
-        assert rows(handle, f"SELECT sum(cost_usd) FROM telemetry.usage_hourly FINAL WHERE hour = '{hour}'") == rows(handle, events)
-
-
-def test_an_hour_that_lost_events_to_retention_keeps_what_was_added_up(handle, pipeline):
-    of, at = session(), time.time_ns() - 10 * 86400 * SECOND
-    store(pipeline, request(of, at, 0), request(of, at, 1))
-    maintenance.summarise(handle, 90)
-    hour = datetime.fromtimestamp(at // SECOND // 3600 * 3600, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    kept = f"SELECT sum(requests) FROM telemetry.usage_hourly FINAL WHERE hour = '{hour}'"
-    assert rows(handle, kept) == [[2]]
-    handle.run(f"ALTER TABLE telemetry.telemetry_events DELETE WHERE session_id = '{of}' SETTINGS mutations_sync = 2")
-    store(pipeline, request(of, at, 2))
-    maintenance.summarise(handle, 7)
-    assert rows(handle, kept) == [[2]]
-
-
 # ---- any history, against a simple model
 
 FEATURES = ("", "017-a", "018-b")
@@ -220,9 +194,9 @@ def test_any_history_ends_in_what_a_simple_model_says(handle, pipeline, history,
         store(pipeline, *(event(*place) for place in batch), lane=PROTOBUF if protobuf and index % 2 else JSON)
         if index % 2:
             maintenance.reattribute(handle, begun)
-            maintenance.summarise(handle, 0)
+            maintenance.summarise(handle)
     maintenance.reattribute(handle, begun)
-    maintenance.summarise(handle, 0)
+    maintenance.summarise(handle)
     if merge:
         handle.run("OPTIMIZE TABLE telemetry.telemetry_events FINAL")
 

@@ -223,7 +223,7 @@ def test_nothing_is_written_anew_while_stored_rows_come_down(handle: Handle, tmp
 
     async def run() -> None:
         intake = Intake(handle.engine, Counters(), 1 << 20, Journal(tmp_path / "journal"))
-        upkeep = Upkeep(handle.engine, intake, Home(tmp_path).settings())
+        upkeep = Upkeep(handle.engine, intake)
         keeper = PolicyKeeper(handle.engine, Home(tmp_path), intake, Policy(), upkeep.working)
         await keeper.start()
         await until(begun.is_set)

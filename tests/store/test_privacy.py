@@ -124,7 +124,7 @@ def handle(folder: Path) -> Iterator[Handle]:
                 record[key] = text(name)
             pipeline.store(Lane("logs", "json"), [as_json(request)])
         maintenance.reattribute(opened, 0)
-        maintenance.summarise(opened, 0)
+        maintenance.summarise(opened)
         yield opened
     engine.close()
 

@@ -47,7 +47,7 @@ def _store(handle: Handle) -> None:
     pipeline.store(Lane("metrics", "json"), [as_json({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]})])
     decided = {name: TOLD[name] for name in ("project", "branch", "feature", "chapter", "part", "directory")}
     handle.insert("INSERT INTO telemetry.read_contexts", "JSONEachRow", [json.dumps(decided).encode()])
-    maintenance.summarise(handle, 0)
+    maintenance.summarise(handle)
 
 
 def _rows(handle: Handle) -> dict[str, list[Any]]:

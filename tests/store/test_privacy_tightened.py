@@ -65,7 +65,7 @@ def test_what_is_stored_comes_down_to_a_tighter_policy_and_off_the_disk(tmp_path
         pipeline = Pipeline(handle)
         for signal, request in requests.items():
             pipeline.store(Lane(signal, "json"), [as_json(request)])
-        maintenance.summarise(handle, 0)
+        maintenance.summarise(handle)
         query = (
             "SELECT count(), sum(cost_usd), uniq(session_id), countIf(attributes['num_hooks'] = '3') FROM telemetry.telemetry_events FINAL"
         )

@@ -62,7 +62,7 @@ def test_own_rules_of_attributes_hold_for_transcripts_as_for_events(tmp_path, tr
         _send(running, session)
         done = performed(running, configuration, session=of)
         assert (done.count("both"), done.differing, done.missing) == (1, 0, 1)
-        assert backfill.fill(running.client, files.machine(SECRET), 0, "Ada", 0).requests == 1
+        assert backfill.fill(running.client, files.machine(SECRET), 0, "Ada").requests == 1
         assert backfill.missing(running.client, files.machine(SECRET), 0).requests == 0
         event, filled = running.query(f"SELECT source, {ALIKE} FROM telemetry.telemetry_events FINAL ORDER BY source")
         assert (event.pop(0), filled.pop(0)) == ("otlp", "transcript")
@@ -133,7 +133,7 @@ def test_no_secret_of_a_transcript_is_in_the_store_after_a_backfill(tmp_path, mo
     secrets = _planted(configuration, tmp_path / "planted-person")
     with server(folder, SP_TELEMETRY_PRIVACY_LEVEL=level) as running:
         configuration.bring(running.client)
-        assert backfill.fill(running.client, files.machine(SECRET), 0, "Ada", 0).requests == 2 * len(PROVIDERS)
+        assert backfill.fill(running.client, files.machine(SECRET), 0, "Ada").requests == 2 * len(PROVIDERS)
         rows = running.query("SELECT user_id, branch, feature, project FROM telemetry.telemetry_events FINAL WHERE source = 'transcript'")
         assert ["Ada", *3 * ["<anthropic-key>"]] in [[each.removeprefix("017-") for each in row] for row in rows]  # what it was for is kept
         assert len(rows) == 2 * len(PROVIDERS)
@@ -191,7 +191,7 @@ def test_what_was_filled_in_is_at_the_policy_and_goes_on_to_say_how_its_cost_is_
     configuration.session(of, lines)
     with server(tmp_path / "home") as running:
         configuration.bring(running.client)
-        backfill.fill(running.client, files.machine(SECRET), 0, "Ada", 0)
+        backfill.fill(running.client, files.machine(SECRET), 0, "Ada")
     policy = own.asked(tmp_path / "home", "strict")
     engine = Engine(tmp_path / "home" / "store")
     with engine.handle() as handle:

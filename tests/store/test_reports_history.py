@@ -50,7 +50,7 @@ def write(server: Server, rows: list[dict[str, Any]]) -> None:
     columns = ", ".join(["version", "event_id", "received_at", *rows[0]])
     server.owner(f"INSERT INTO telemetry.telemetry_events ({columns}) FORMAT JSONEachRow\n" + "\n".join(each))
     with server.engine.handle() as handle:
-        maintenance.summarise(handle, 0)
+        maintenance.summarise(handle)
 
 
 def lose(server: Server) -> None:

@@ -79,7 +79,7 @@ def test_pitfall_21_a_report_says_what_of_its_cost_was_under_a_plan(server: Serv
 def test_hours_whose_events_have_gone_say_nothing_of_a_plan(server: Server, client: Client) -> None:
     store(server, [event("a", 1.0, second, **{"anthropic.plan": "max"}) for second in (0, 7200)])
     with server.engine.handle() as handle:
-        maintenance.summarise(handle, 0)
+        maintenance.summarise(handle)
     until = f"toStartOfHour(fromUnixTimestamp64Nano({START + 3600 * 10**9}))"
     server.owner(f"INSERT INTO telemetry.event_retention (days, lost_before) SELECT 0, {until}")
     server.owner(f"ALTER TABLE telemetry.telemetry_events DELETE WHERE timestamp < {until} SETTINGS mutations_sync = 2")

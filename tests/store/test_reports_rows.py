@@ -37,7 +37,7 @@ def settle(server: Server) -> None:
     columns = "(timestamp, received_at, event_type, session_id)"
     server.owner(f"INSERT INTO telemetry.telemetry_events {columns} VALUES (now64(9), now64(9), 'x', 'later')")
     with server.engine.handle() as handle:
-        maintenance.summarise(handle, 0)
+        maintenance.summarise(handle)
     assert int(server.owner("SELECT max(version) FROM telemetry.session_summaries")) > 1e18
 
 

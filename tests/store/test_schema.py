@@ -16,12 +16,11 @@ from sp_telemetry.errors import QueryFailed, UsageError
 from sp_telemetry.store import maintenance, schema
 from sp_telemetry.store.engine import Engine, Handle
 from sp_telemetry.store.pipeline import Lane, Pipeline
-from tests.server import as_json, context, log_request, wait_for
+from tests.server import as_json, context, log_request
 
 ORIGINAL = schema.folder()
 MIGRATIONS = [file.name for file in sorted((ORIGINAL / "schema").glob("*.sql"))]
 SESSION = "00000000-0000-0000-0000-000000000001"
-DAYS = {"retention_events_days": 90, "retention_sessions_days": 365}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_rows_of_an_earlier_shape_stay(blank):
     store(blank, 1)
     assert values(blank, "SELECT salt FROM telemetry.installation") == ["its own"]
     assert values(blank, "SELECT cost_usd FROM telemetry.telemetry_events FINAL ORDER BY 1") == ["0.25", "1.5"]
-    maintenance.summarise(blank, 0)
+    maintenance.summarise(blank)
     assert values(blank, "SELECT cost_usd, requests FROM telemetry.session_summaries FINAL") == ["1.75\t2"]
 
 
@@ -218,65 +217,6 @@ def test_views_are_made_anew_when_their_text_changes_and_nothing_is_lost(blank, 
     assert "'new '" in after["typed_events_mv"]
     store(blank, 2)
     assert values(blank, "SELECT cost_usd, feature FROM telemetry.telemetry_events FINAL ORDER BY event_sequence") == ["1.5\t017-a"] * 2
-
-
-def ttl(handle: Handle) -> dict[str, str]:
-    found = {}
-    for table in maintenance.TTL:
-        made = values(handle, f"SELECT extract(engine_full, 'TTL (.*?)( SETTINGS|$)') FROM system.tables WHERE name = '{table}'")
-        found[table] = made[0]
-    return found
-
-
-def test_retention_is_what_the_settings_say(blank):
-    schema.migrate(blank)
-    assert maintenance.apply_retention(blank, DAYS) == []  # the defaults are the schema's own
-    assert maintenance.apply_retention(blank, {"retention_events_days": 30, "retention_sessions_days": 365}) == [
-        "telemetry_events", "telemetry_metrics", "telemetry_spans"
-    ]  # fmt: skip
-    assert set(ttl(blank).values()) == {"toDateTime(timestamp) + toIntervalDay(30)", "toDateTime(ended_at) + toIntervalDay(365)"}
-    assert maintenance.apply_retention(blank, {"retention_events_days": 0, "retention_sessions_days": 0}) == list(maintenance.TTL)
-    assert set(ttl(blank).values()) == {""}
-    assert maintenance.apply_retention(blank, {"retention_events_days": 0, "retention_sessions_days": 0}) == []
-    assert maintenance.apply_retention(blank, DAYS) == list(maintenance.TTL)
-    assert schema.migrate(blank) == []
-
-
-def test_what_is_older_than_the_retention_goes_and_the_rest_stays(blank):
-    schema.migrate(blank)
-    for days in (1, 40, 80):
-        # parts are dropped whole, so each row in an insert of its own
-        blank.run(f"INSERT INTO telemetry.telemetry_events (timestamp, event_id) VALUES (now64(9) - INTERVAL {days} DAY, {days})")
-        blank.run(f"INSERT INTO telemetry.session_summaries (session_id, ended_at) VALUES ('{days}', now64(9) - INTERVAL {days} DAY)")
-    maintenance.apply_retention(blank, {"retention_events_days": 30, "retention_sessions_days": 60})
-    ids = "SELECT event_id FROM telemetry.telemetry_events ORDER BY 1"
-    sessions = "SELECT session_id FROM telemetry.session_summaries ORDER BY 1"
-    assert wait_for(lambda: (values(blank, ids), values(blank, sessions)) == (["1"], ["1", "40"])), values(blank, ids)
-
-
-def test_a_longer_retention_holds_for_what_is_stored_too(blank):
-    """A part knows when it expires, by what the retention was when it was written."""
-    schema.migrate(blank)
-    maintenance.apply_retention(blank, {"retention_events_days": 30, "retention_sessions_days": 365})
-    blank.run("INSERT INTO telemetry.telemetry_events (timestamp, event_id) VALUES (now64(9) - INTERVAL 29 DAY, 1)")
-    maintenance.apply_retention(blank, {"retention_events_days": 400, "retention_sessions_days": 365})
-    ends = "SELECT min(delete_ttl_info_max) > now() + INTERVAL 370 DAY FROM system.parts WHERE table = 'telemetry_events' AND active"
-    assert wait_for(lambda: values(blank, ends) == ["1"])
-
-
-def test_what_an_earlier_retention_let_go_is_remembered(blank):
-    """Reports take what is before `events_kept` from sums of hours, also where events are kept for longer than they were."""
-    schema.migrate(blank)
-
-    def ago(days: int) -> str:
-        return str((int(time.time()) - days * 86400 + maintenance.WHOLE_S) // 3600 * 3600 if days else 0)
-
-    since = "SELECT toUnixTimestamp(max(since)) FROM telemetry.events_kept"
-    assert values(blank, since) == ["0"]
-    for days, kept in ((0, 0), (30, 30), (90, 30), (90, 30), (0, 30), (50_000, 30), (7, 7)):
-        maintenance.apply_retention(blank, {"retention_events_days": days, "retention_sessions_days": 365})
-        assert wait_for(lambda kept=kept: values(blank, since) == [ago(kept)]), days  # the hour may end meanwhile
-    assert values(blank, "SELECT count() FROM telemetry.event_retention FINAL") == ["1"]
 
 
 # ---- the splitter

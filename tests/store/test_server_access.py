@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("configured")
     with configured(made) as handle:
         schema.migrate(handle)
-        server.make_upkeep(handle, 90)
+        server.make_upkeep(handle)
     return made
 
 
@@ -132,7 +132,7 @@ def test_telemetry_user_may_all_that_a_migration_and_the_collector_do(tmp_path):
         privacy.enforce(handle, Policy("full"))
         prices.load(handle)
         maintenance.apply_retention(handle, {"retention_events_days": 30, "retention_sessions_days": 60})
-        assert server.make_upkeep(handle, 30)
+        assert server.make_upkeep(handle)
         handle.insert(
             "INSERT INTO telemetry.otel_logs (Timestamp, Body, LogAttributes)",
             "JSONEachRow",
@@ -146,7 +146,6 @@ def test_telemetry_user_may_all_that_a_migration_and_the_collector_do(tmp_path):
             handle.run(f"SYSTEM REFRESH VIEW telemetry.{view}")
             handle.run(f"SYSTEM WAIT VIEW telemetry.{view}")
         assert handle.query("SELECT session_id, requests FROM telemetry.session_summaries FINAL").decode() == f"{SESSION}\t1\n"
-        assert server.make_upkeep(handle, 31), "other retention, other views"
 
 
 def test_history_of_more_weeks_than_the_engine_inserts_by_itself_comes_in_and_is_attributed(tmp_path):
@@ -156,7 +155,7 @@ def test_history_of_more_weeks_than_the_engine_inserts_by_itself_comes_in_and_is
     with configured(tmp_path, as_user=WRITER) as handle:
         schema.migrate(handle)
         maintenance.apply_retention(handle, {"retention_events_days": 0, "retention_sessions_days": 0})
-        server.make_upkeep(handle, 0)
+        server.make_upkeep(handle)
 
         def arrive(events: list[dict[str, Any]]) -> None:
             handle.insert("INSERT INTO telemetry.otlp_logs_json", "JSONEachRow", [as_json(log_request(events))])

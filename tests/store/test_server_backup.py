@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_server_of_ours_is_backed_up_and_restored_by_telemetry_user(folder: Path) -> None:
     with access.configured(folder, as_user=WRITER) as handle:
         schema.migrate(handle)
-        server.make_upkeep(handle, 90)
+        server.make_upkeep(handle)
         handle.run("INSERT INTO telemetry.telemetry_events (event_type, session_id, timestamp) SELECT 'api_request', 'kept', now64(9)")
         names = "SELECT name FROM system.tables WHERE database = '{}' AND engine {} '%MergeTree' ORDER BY name"
         views = handle.query(names.format("telemetry", "NOT LIKE")).decode().split()

@@ -51,8 +51,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refreshing]:
         schema.migrate(handle)
         prices.load(handle)
         maintenance.apply_retention(handle, {"retention_events_days": 0, "retention_sessions_days": 0})
-        assert server.make_upkeep(handle, 0)
-        assert not server.make_upkeep(handle, 0), "made again with nothing changed"
+        assert server.make_upkeep(handle)
+        assert not server.make_upkeep(handle), "made again with nothing changed"
         yield Refreshing(handle)
         failed = handle.query("SELECT view, exception FROM system.view_refreshes WHERE exception != ''").decode()
         assert failed == ""
@@ -122,12 +122,6 @@ def test_a_migration_that_ended_between_its_views_and_those_of_upkeep_is_mended_
     """For own prices that can't be read, say: making views anew takes those of upkeep too, whose text is the same."""
     schema.record(store.handle, "views", "of an older version")
     assert schema.migrate(store.handle) == ["views"]
-    assert server.make_upkeep(store.handle, 0), "nothing makes summaries"
-    assert not server.make_upkeep(store.handle, 0)
+    assert server.make_upkeep(store.handle), "nothing makes summaries"
+    assert not server.make_upkeep(store.handle)
     store.refresh("upkeep_contexts", *BACKFILL, *SUMMARIES)
-
-
-def test_hours_that_lost_events_to_retention_stay_as_they_are():
-    assert "toIntervalSecond(7754400)" in server.upkeep(90)
-    assert "toDateTime(0)" in server.upkeep(0)
-    assert "{" not in server.upkeep(90)

@@ -71,11 +71,11 @@ def perform(args: argparse.Namespace) -> Audit:
     if args.grace < 0:
         raise UsageError(f"--grace is {args.grace}; expected seconds, 0 or more.")
     begin, end = time_range(args.since, args.start, args.end, where, datetime.now(UTC))
-    if (kept := kept_since(settings.retention_events_days)) and begin < kept:
-        begin = kept
-        print(f"Events are kept for {settings.retention_events_days} days: nothing before {begin:%Y-%m-%d} is looked at.", file=sys.stderr)
-    secret = home.secret("transcripts")
     client = connect(home, settings, WRITER)
+    if (kept := kept_since(client)) and begin < kept:
+        begin = kept.astimezone(where)
+        print(f"Events before {begin:%Y-%m-%d %H:%M} are no longer kept in full, so nothing before is looked at.", file=sys.stderr)
+    secret = home.secret("transcripts")
     found = files.find(os.environ, secret)
     with Progress("reading transcripts") as progress:
         read = reading.bring(client, found, secret, progress.show)

@@ -47,18 +47,15 @@ def run(args: argparse.Namespace) -> int:
     from sp_telemetry.home import WRITER, Home
     from sp_telemetry.reports.parameters import age, refuse_empty, zone_in_force
     from sp_telemetry.store.client import connect
-    from sp_telemetry.transcripts import audit, backfill, files, links, reading
+    from sp_telemetry.transcripts import audit, backfill, files, kept_since, links, reading
 
     if args.quiet:
         os.nice(10)
     home = Home.open()
     settings = home.settings()
-    kept = settings.retention_events_days
     where = zone_in_force(timezone=settings.timezone)
     refuse_empty(since=args.since)
-    since = max(time.time() - (kept - 1) * 86400, 0) if kept else 0.0  # what is older would be thrown away at once
-    if args.since:
-        since = max(age(args.since, where, datetime.now(UTC)).timestamp(), since)
+    asked = age(args.since, where, datetime.now(UTC)).timestamp() if args.since else 0.0
     client = connect(home, settings, WRITER, TIMEOUT_S)
     for _ in range(PATIENCE_S if args.quiet else 0):
         try:
@@ -67,10 +64,12 @@ def run(args: argparse.Namespace) -> int:
         except ServerUnreachable:
             time.sleep(1)
             client = connect(home, settings, WRITER, TIMEOUT_S)
+    kept = kept_since(client)  # what is older would be thrown away at once
+    since = max(asked, kept.timestamp() if kept else 0.0)
     if args.remove:
-        removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since, kept)
+        removed = backfill.standing(client, since) if args.dry_run else backfill.remove(client, since)
         if removed.requests and not args.dry_run:
-            audit.refresh(client, where.key, kept)
+            audit.refresh(client, where.key)
         return _tell(args, removed, "would be taken back" if args.dry_run else "taken back", "Nothing that was filled in is there.")
     secret = home.secret("transcripts")
     found = files.find(os.environ, secret)
@@ -83,9 +82,9 @@ def run(args: argparse.Namespace) -> int:
             missing = backfill.missing(client, machine, since)
             nothing = "Nothing is missing." if found.files else NO_TRANSCRIPTS
             return _tell(args, missing, "would be filled in from transcripts", nothing, left_out)
-        done = backfill.fill(client, machine, since, settings.person, kept)
+        done = backfill.fill(client, machine, since, settings.person)
     if read.changed or done.requests:
-        audit.refresh(client, where.key, kept)  # what stands under reports
+        audit.refresh(client, where.key)  # what stands under reports
     nothing = "Nothing was missing." if found.files else NO_TRANSCRIPTS
     return _tell(args, done, "filled in from transcripts", nothing, left_out)
 

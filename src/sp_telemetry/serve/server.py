@@ -98,7 +98,7 @@ async def running(home: Home, settings: Settings) -> AsyncIterator[dict[str, int
         stack.push_async_callback(intake.close)
         intake.begin_warming()
         laps.done("statements")
-        upkeep = Upkeep(engine, intake, settings)
+        upkeep = Upkeep(engine, intake)
         stack.push_async_callback(upkeep.close)
         keeper = PolicyKeeper(engine, home, intake, policy, upkeep.working)
         stack.push_async_callback(keeper.close)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from sp_telemetry.errors import QueryFailed
 from sp_telemetry.serve import trouble
 from sp_telemetry.serve.intake import Intake
-from sp_telemetry.settings import Settings
 from sp_telemetry.store import maintenance, memory
 from sp_telemetry.store.engine import Engine
 
@@ -28,10 +27,9 @@ AT_START_S = 3600  # contexts of the last hour in which there were any may have 
 class Upkeep:
     """One handle, one thread of work: attribution and summaries never run beside themselves."""
 
-    def __init__(self, engine: Engine, intake: Intake, settings: Settings) -> None:
+    def __init__(self, engine: Engine, intake: Intake) -> None:
         self._handle = engine.handle()
         self._intake = intake
-        self._settings = settings
         self.working = asyncio.Lock()  # for others too, beside whom none of it may run
         self._tasks: list[asyncio.Task[None]] = []
         self._works = True
@@ -42,7 +40,7 @@ class Upkeep:
     async def start(self) -> None:
         """Finish what the last end may have left undone, then watch."""
         await self._do(maintenance.reattribute_newest, AT_START_S)
-        await self._do(maintenance.summarise_future, self._settings.retention_events_days)
+        await self._do(maintenance.summarise_future)
         await self._do(memory.release)
         self._intake.stored.set()  # a killed server may have left something to sum up
         self._tasks = [asyncio.create_task(self._watch_contexts()), asyncio.create_task(self._watch_events())]
@@ -101,7 +99,7 @@ class Upkeep:
 
     async def _summarise(self) -> bool:
         since = min(self._intake.inserts_since.take(), self._events_left)
-        done = await self._do(maintenance.summarise, self._settings.retention_events_days, since)
+        done = await self._do(maintenance.summarise, since)
         self._events_left = NEVER if done else since
         return done
 

@@ -16,8 +16,6 @@ TTL = {  # table -> (setting, column of its TTL)
     "telemetry_spans": ("retention_events_days", "toDateTime(timestamp)"),
     "session_summaries": ("retention_sessions_days", "toDateTime(ended_at)"),
 }
-DAY_S = 86400
-WHOLE_S = 6 * 3600  # how long before its events go an hour is summed up for the last time; as in clickhouse/views/05_ranges.sql
 LONGEST_DAYS = 10_000  # more is for ever: the engine's DateTime ends in 2106, and what goes beyond it begins in 1970 and has expired
 
 
@@ -32,26 +30,24 @@ def reattribute_newest(handle: Handle, of_s: float) -> None:
     reattribute(handle, max(newest - of_s, 0))
 
 
-def summarise(handle: Handle, retention_events_days: int, written_since_s: float = float("inf")) -> None:
+def summarise(handle: Handle, written_since_s: float = float("inf")) -> None:
     """Bring session_summaries and usage_hourly up to date with all that was written since the newest they know.
 
     `written_since_s`: look at what was written from then on (epoch seconds) in any case; the clock may have been set back since.
     """
     since = f"{max(min(written_since_s, time.time()), 0):.3f}"
     run_file(handle, "clickhouse/maintenance/sessions.sql", since=since)
-    oldest = int(time.time()) - retention_events_days * DAY_S + WHOLE_S if 0 < retention_events_days <= LONGEST_DAYS else 0
-    first = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(oldest))  # the engine reads no bare 0
-    run_file(handle, "clickhouse/maintenance/usage.sql", since=since, oldest=first)
+    run_file(handle, "clickhouse/maintenance/usage.sql", since=since)
 
 
-def summarise_future(handle: Handle, retention_events_days: int) -> None:
+def summarise_future(handle: Handle) -> None:
     """Make the summaries anew from everything if they know of writes in the future: the clock was set back, so that what was written
     since can't be told by its time. Otherwise nothing."""
     newest = handle.query(
         "SELECT greatest((SELECT max(version) FROM telemetry.session_summaries), (SELECT max(version) FROM telemetry.usage_hourly))"
     )
     if int(newest) > time.time_ns():
-        summarise(handle, retention_events_days, 0)
+        summarise(handle, 0)
 
 
 def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
@@ -73,9 +69,13 @@ def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
 
 
 def _note_retention(handle: Handle, days: int) -> None:
-    """Remember for how long events are kept, and that those which an earlier setting let go do not come back."""
+    """Remember for how long events are kept, and that those which an earlier setting let go do not come back. What a shorter one lets go is
+    summed up before."""
     days = days if 0 < days <= LONGEST_DAYS else 0
-    if handle.query("SELECT days FROM telemetry.event_retention FINAL").strip() != str(days).encode():
+    before = handle.query("SELECT days FROM telemetry.event_retention FINAL").strip()
+    if before != str(days).encode():
+        if before:
+            summarise(handle)
         kept = "(SELECT max(since) FROM telemetry.events_kept)"
         handle.run(f"INSERT INTO telemetry.event_retention (days, lost_before) SELECT {days}, assumeNotNull({kept})")
 

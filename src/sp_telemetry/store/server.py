@@ -33,7 +33,7 @@ def migrate(client: Client, home: Home, settings: Settings, salt: str = "") -> l
     if prices.load(runner, prices.own_file(home.path, settings.prices)):
         applied.append("prices")
     applied += maintenance.apply_retention(runner, dict(settings.values))
-    if make_upkeep(runner, settings.retention_events_days):
+    if make_upkeep(runner):
         applied.append("upkeep")
     return applied
 
@@ -45,10 +45,10 @@ def check_salt(runner: schema.Runner, salt: str) -> None:
         raise UsageError(what, "Bring back its secrets/telemetry_salt, or begin anew: `sp-telemetry down --volumes`.")
 
 
-def make_upkeep(runner: schema.Runner, retention_events_days: int) -> bool:
+def make_upkeep(runner: schema.Runner) -> bool:
     """The views of clickhouse/server/, made again where their text has changed or one is not there, for whoever makes all views anew drops
     them too; whether they were."""
-    text = upkeep(retention_events_days)
+    text = upkeep()
     checksum = hashlib.sha256(text.encode()).hexdigest()
     rows = runner.query("SELECT name FROM system.tables WHERE database = 'telemetry' AND name LIKE 'upkeep\\\\_%'")
     present = rows.decode().split()
@@ -63,15 +63,12 @@ def make_upkeep(runner: schema.Runner, retention_events_days: int) -> bool:
     return True
 
 
-def upkeep(retention_events_days: int) -> str:
+def upkeep() -> str:
     """clickhouse/server/*.sql with the statements of clickhouse/maintenance/ put in where they are named."""
-    kept = "toDateTime(0)"
-    if 0 < retention_events_days <= maintenance.LONGEST_DAYS:
-        kept = f"now() - toIntervalSecond({retention_events_days * maintenance.DAY_S - maintenance.WHOLE_S})"
 
     def included(found: re.Match[str]) -> str:
         values = dict(part.split(": ", 1) for part in found[2].split(", ")) if found[2] else {}
-        return _select(found[1], {name: value.replace("oldest_kept", kept) for name, value in values.items()})
+        return _select(found[1], values)
 
     files = sorted(resources.path("telemetry-server/clickhouse/server").glob("*.sql"))
     without_comments = (re.sub(r"^--.*\n", "", file.read_text("utf-8"), flags=re.M) for file in files)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
 GRACE_S = 60  # what is younger may still be under way
-DAY_S = 86400
 
 
-def kept_since(retention_days: int) -> datetime | None:
-    """A midnight (UTC) since which every event that came is there, and backfill may fill in; None where events are kept for ever.
+class Answering(Protocol):
+    """What is asked of a client. See `store.client.Client`."""
 
-    Transcripts are remembered for longer, so of what is older nobody can tell what telemetry had.
+    def query(self, sql: str) -> Any: ...
+
+
+def kept_since(client: Answering) -> datetime | None:
+    """The hour since which every event that came is there, and backfill may fill in; None where none ever went. As the store
+    says, which may have let go more than today's settings would, and may be a team's.
+
+    Transcripts are remembered for longer, so of what is older nobody can tell what telemetry had. An hour later than reports begin
+    to read sums of hours: no hour may come to that while it is filled in.
     """
-    if retention_days <= 0:
-        return None
-    midnight = time.time() // DAY_S * DAY_S
-    return datetime.fromtimestamp(max(midnight - max(retention_days - 2, 0) * DAY_S, 0), UTC)
+    [[since]] = client.query("SELECT toUnixTimestamp(max(since) + INTERVAL 1 HOUR) * (max(since) > 0) FROM telemetry.events_kept").rows
+    return datetime.fromtimestamp(int(since), UTC) if int(since) else None

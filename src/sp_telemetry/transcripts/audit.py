@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sp_telemetry import resources
@@ -193,12 +194,12 @@ def audit(
         return Audit(rows, *numbers.result(), read, found)
 
 
-def refresh(client: Client, tz: str, retention_days: int) -> None:
-    """Match the last 30 days, or those that events are kept for if that is less, unless nothing has changed, and count for the coverage
+def refresh(client: Client, tz: str) -> None:
+    """Match the last 30 days, or those of which events are kept if these are fewer, unless nothing has changed, and count for the coverage
     under reports what stands where; nobody asks which requests these are, so none is written down."""
     runner = Statements(client)
-    kept = kept_since(retention_days)
-    start = f"{kept:%Y-%m-%dT%H:%M:%SZ}" if kept and retention_days < LAST_DAYS + 3 else ""
+    kept = kept_since(client)
+    start = f"{kept:%Y-%m-%dT%H:%M:%SZ}" if kept and kept > datetime.now(UTC) - timedelta(LAST_DAYS + 2) else ""
     _matched(runner, {"from": start, "to": "", "tz": tz, "session": ""}, "counts")
 
 

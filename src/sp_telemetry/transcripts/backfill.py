@@ -32,7 +32,7 @@ class Figures:
         return asdict(self)
 
 
-def fill(client: Client, machine: str, since_s: float, person: str, retention_days: int) -> Figures:
+def fill(client: Client, machine: str, since_s: float, person: str) -> Figures:
     """Fill in what no event tells of since then (epoch seconds). Returns what was written: new, or other than it was."""
     runner = Statements(client)
     if backfill.is_up_to_date(runner, machine, since_s):
@@ -49,7 +49,7 @@ def fill(client: Client, machine: str, since_s: float, person: str, retention_da
         client.insert("telemetry.read_contexts", "JSONEachRow", rows.encode())
     backfill.complete(runner, run, machine, person, by_id)
     done = _figures(client, "filled_in", since=backfill.moment(since_s), run=run)
-    _summarise(runner, int(run), retention_days)
+    _summarise(runner, int(run))
     backfill.note(runner, machine, since_s, run)
     return done
 
@@ -64,19 +64,19 @@ def standing(client: Client, since_s: float = 0) -> Figures:
     return _figures(client, "filled_in", since=backfill.moment(since_s), run="0")
 
 
-def remove(client: Client, since_s: float, retention_days: int) -> Figures:
+def remove(client: Client, since_s: float) -> Figures:
     """Take back what was filled in since then, from all machines. Returns what that was."""
     before, now = standing(client, since_s), time.time_ns()
     runner = Statements(client)
     backfill.note(runner, "", since_s, str(now), removed=True)  # so that each machine looks again
     backfill.remove(runner, since_s)
-    _summarise(runner, now, retention_days)
+    _summarise(runner, now)
     return before
 
 
-def _summarise(runner: Statements, since_ns: int, retention_days: int) -> None:
+def _summarise(runner: Statements, since_ns: int) -> None:
     """Made anew here, for the server looks only when something came by its own intake."""
-    maintenance.summarise(runner, retention_days, since_ns / 1e9)
+    maintenance.summarise(runner, since_ns / 1e9)
 
 
 def _figures(client: Client, file: str, **parameters: str) -> Figures:

@@ -1,6 +1,7 @@
 -- usage_hourly: the rows of each hour of which something arrived, made anew. All rows that the hour had are deleted and its new
 -- ones written one version higher, in one insert; so attribution that changed leaves nothing behind, and it may run at any time,
--- twice, or after having been killed. {since}: see sessions.sql. {oldest}: hours before it have lost raw events to retention and stay as they are.
+-- twice, or after having been killed. {since}: see sessions.sql. Hours that have lost events to
+-- retention, also to an earlier one, stay as they are.
 INSERT INTO telemetry.usage_hourly
 WITH
     (SELECT max(version) FROM telemetry.usage_hourly) AS last_version,
@@ -10,7 +11,7 @@ WITH
     (
         SELECT toStartOfHour(timestamp) AS hour, max(written_ns) AS written FROM telemetry.telemetry_events
         WHERE (received_at >= fromUnixTimestamp64Nano(toInt64(known_ns)) OR version > 4000000000000000000 + known_ns)
-            AND timestamp >= {oldest:DateTime('UTC')}
+            AND timestamp >= (SELECT max(since) FROM telemetry.events_kept)
         GROUP BY hour
     ),
     events AS

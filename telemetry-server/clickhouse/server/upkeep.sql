@@ -54,4 +54,4 @@ REFRESH EVERY 10 MINUTE APPEND TO telemetry.session_summaries AS
 
 CREATE MATERIALIZED VIEW telemetry.upkeep_usage
 REFRESH EVERY 30 SECOND APPEND TO telemetry.usage_hourly AS
-{{usage | since: now64(9), oldest: oldest_kept}};
+{{usage | since: now64(9)}};

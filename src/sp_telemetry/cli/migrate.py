@@ -14,7 +14,8 @@ examples:
   sp-telemetry migrate                       the server of the setting `url`, or Docker Compose's
   sp-telemetry migrate --url http://127.0.0.1:8123 --password-file secrets/telemetry_user --salt-file secrets/telemetry_salt
 
-The embedded server does this to its store at each start, and `sp-telemetry up` to that of Docker Compose.
+The embedded server does this to its store at each start, and `sp-telemetry up` to that of Docker Compose. On a server at an address, which
+others may bring up to date too, retention and privacy level stay as they are unless they are set here.
 """
 TIMEOUT_S = 600
 
@@ -38,9 +39,10 @@ def run(args: argparse.Namespace) -> int:
     salt = _read(args.salt_file) if args.salt_file else home.secret(compose.SALT) if not args.url else ""
     password = _read(args.password_file) if args.password_file else home.secret(WRITER)
     client = Client(url, WRITER, password, timeout_s=TIMEOUT_S, local=False, database="") if url else compose.writer(home, settings)
-    applied = server.migrate(client, home, settings, salt)
+    runner = Statements(client)
+    applied = server.migrate(runner, home, settings, salt, shared=bool(url))
     if salt:
-        server.check_salt(Statements(client), salt)
+        server.check_salt(runner, salt)
     print(f"Applied: {', '.join(applied)}." if applied else "Nothing to do.")
     return 0
 

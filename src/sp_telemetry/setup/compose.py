@@ -165,9 +165,9 @@ def migrate(home: Home, settings: Settings) -> list[str]:
     """Bring the stack's store to this version's shape. What was applied."""
     from sp_telemetry.store import server
 
-    client = writer(home, settings)
-    applied = server.migrate(client, home, settings, home.secret(SALT))
-    server.check_salt(Statements(client), home.secret(SALT))
+    runner = Statements(writer(home, settings))
+    applied = server.migrate(runner, home, settings, home.secret(SALT))
+    server.check_salt(runner, home.secret(SALT))
     return applied
 
 

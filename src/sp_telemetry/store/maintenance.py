@@ -57,15 +57,23 @@ def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
     changed = []
     for table, (setting, column) in TTL.items():
         wanted = f"{column} + toIntervalDay({days[setting]})" if 0 < days[setting] <= LONGEST_DAYS else ""
-        named = f"database = 'telemetry' AND name = '{table}'"
-        engine = handle.query(f"SELECT engine_full FROM system.tables WHERE {named}", "RawBLOB").decode()
-        present = engine.partition(" TTL ")[2].partition(" SETTINGS ")[0]
-        if present == wanted:
+        if _ttl(handle, table) == wanted:
             continue
         action = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
         handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 1, alter_sync = 0")
         changed.append(table)
     return changed
+
+
+def retention(handle: Handle) -> dict[str, int]:
+    """What `apply_retention` was told last: setting -> days, 0 for ever."""
+    return {setting: int(_ttl(handle, table).partition("toIntervalDay(")[2].rstrip(")") or 0) for table, (setting, _) in TTL.items()}
+
+
+def _ttl(handle: Handle, table: str) -> str:
+    named = f"database = 'telemetry' AND name = '{table}'"
+    engine = handle.query(f"SELECT engine_full FROM system.tables WHERE {named}", "RawBLOB").decode()
+    return engine.partition(" TTL ")[2].partition(" SETTINGS ")[0]
 
 
 def _note_retention(handle: Handle, days: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from sp_telemetry import resources
 from sp_telemetry.errors import QueryFailed, UsageError
@@ -15,27 +16,44 @@ from sp_telemetry.home import Home
 from sp_telemetry.privacy import own, sql
 from sp_telemetry.settings import Settings
 from sp_telemetry.store import maintenance, prices, privacy, schema
-from sp_telemetry.store.client import Client, Statements
+from sp_telemetry.store.client import Client
 
 _INCLUDED = re.compile(r"\{\{(\w+)(?: \| ([^}]*))?\}\}")
 _VIEW = re.compile(r"^CREATE MATERIALIZED VIEW telemetry\.(\w+)", re.MULTILINE)
 _PARAMETER = re.compile(r"\{(\w+):[^{}]*\}")
 
 
-def migrate(client: Client, home: Home, settings: Settings, salt: str = "") -> list[str]:
-    """What was applied, nothing where the store has this version's shape. `client`: of telemetry_user, with no database chosen, for there
-    may be none. `salt`: of the hashes, for a store that has none yet. Raises UsageError, QueryFailed, ServerUnreachable."""
-    runner = Statements(client)
+def migrate(runner: schema.Runner, home: Home, settings: Settings, salt: str = "", shared: bool = False) -> list[str]:
+    """What was applied, nothing where the store has this version's shape. `runner`: of telemetry_user, with no database chosen, for there
+    may be none. `salt`: of the hashes, for a store that has none yet. `shared`: other installations do this to it too. Raises UsageError,
+    QueryFailed, ServerUnreachable."""
+    if shared:
+        settings = _as_it_is(runner, home, settings)
     policy = own.load(home.path, settings.privacy_level, runner.query)
     applied = schema.migrate(runner, privacy=sql.render(policy), salt=salt)
     if privacy.enforce(runner, policy):
         applied.append(f"privacy {policy.level}")
     if prices.load(runner, prices.own_file(home.path, settings.prices)):
         applied.append("prices")
-    applied += maintenance.apply_retention(runner, dict(settings.values))
+    applied += (f"retention of {table}" for table in maintenance.apply_retention(runner, dict(settings.values)))
     if make_upkeep(runner):
         applied.append("upkeep")
     return applied
+
+
+def _as_it_is(runner: schema.Runner, home: Home, settings: Settings) -> Settings:
+    """`settings`, with what nobody has set here as it is in the store: an update by somebody else must not throw away a year of events, or
+    take the team's policy out of force. Raises UsageError where that has rules of its own and there are none here."""
+    known = schema.recorded(runner)
+    there: dict[str, Any] = maintenance.retention(runner) if known else {}
+    policy = privacy.in_force(runner) if "0010_privacy.sql" in known else None
+    if policy:
+        there["privacy_level"] = policy.level
+        if (policy.own_patterns or policy.own_attributes) and not (home.path / own.NAME).exists():
+            what = f"The server applies rules of its own, and there is no {own.NAME} in {home.path}. Nothing was changed."
+            raise UsageError(what, f"Copy the {own.NAME} of whoever made them; an empty one takes them out of force.")
+    unset = {name: value for name, value in there.items() if settings.origins[name] == "default"}
+    return Settings({**settings.values, **unset}, settings.origins)
 
 
 def check_salt(runner: schema.Runner, salt: str) -> None:

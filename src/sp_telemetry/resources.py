@@ -10,6 +10,7 @@ name them the same way in both:
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def path(name: str) -> Path:
     if not found.exists():
         raise FileNotFoundError(f"{name} does not belong to this installation: there is no {found}.")
     return found
+
+
+def only(statement: str, **parts: bool) -> str:
+    """`statement` without its parts between `/* if part */` and `/* end */` that are false: the engine would plan them, to find nothing."""
+    for part, is_there in parts.items():
+        if not is_there:
+            statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
+    return statement
 
 
 @cache

@@ -19,8 +19,10 @@ WITH
     splitByChar(',', {by:String}) AS by,
     telemetry_since({from:String}, {tz:String}) AS since,
     telemetry_until({to:String}, {tz:String}) AS until,
+    /* if sums */
     has(by, 'session') OR {session:String} != '' AS by_session,
     (SELECT max(since) FROM telemetry.events_kept) AS kept,
+    /* end */
     (
         SELECT groupArray((model, valid_from, valid_to)) FROM telemetry.prices
         WHERE tier = 'standard' AND input = 0 AND output = 0 AND cache_read = 0 AND cache_write_5m = 0 AND cache_write_1h = 0
@@ -61,7 +63,7 @@ WITH
             groupUniqArrayIf(toString(e.plan), is_under_plan) AS plans
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type = 'api_request'
-          AND timestamp >= since AND timestamp < until AND if(by_session, true, timestamp >= kept)
+          AND timestamp >= since AND timestamp < until /* if sums */ AND if(by_session, true, timestamp >= kept) /* end */
           AND if({type:String} = '', true, event_type = {type:String})
           AND if({user:String} = '', true, user_id = {user:String})
           AND if({session:String} = '', true, session_id = {session:String})
@@ -70,6 +72,7 @@ WITH
           AND if({feature:String} = '', true, e.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY chapter, feature, user, day, session, step, branch, project, model
+        /* if sums */
         -- Hours whose events are no longer kept, each by its beginning.
         UNION ALL
         WITH
@@ -110,6 +113,7 @@ WITH
           AND if({feature:String} = '', true, h.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(h.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY chapter, feature, user, day, session, step, branch, project, model
+        /* end */
     ),
     named AS
     (

@@ -18,8 +18,10 @@ WITH
     splitByChar(',', {by:String}) AS by,
     telemetry_since({from:String}, {tz:String}) AS since,
     telemetry_until({to:String}, {tz:String}) AS until,
+    /* if sums */
     has(by, 'session') OR {session:String} != '' AS by_session,
     (SELECT max(since) FROM telemetry.events_kept) AS kept,
+    /* end */
     events AS
     (
         WITH
@@ -50,7 +52,7 @@ WITH
             sumIf(e.token_count, without) AS unattributed
         FROM telemetry.telemetry_events AS e FINAL
         WHERE event_type = 'api_request'
-          AND timestamp >= since AND timestamp < until AND if(by_session, true, timestamp >= kept)
+          AND timestamp >= since AND timestamp < until /* if sums */ AND if(by_session, true, timestamp >= kept) /* end */
           AND if({type:String} = '', true, event_type = {type:String})
           AND if({user:String} = '', true, user_id = {user:String})
           AND if({session:String} = '', true, session_id = {session:String})
@@ -59,6 +61,7 @@ WITH
           AND if({feature:String} = '', true, e.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(e.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY chapter, feature, user, day, session, step, branch, project, model
+        /* if sums */
         -- Hours whose events are no longer kept, each by its beginning.
         UNION ALL
         WITH
@@ -96,6 +99,7 @@ WITH
           AND if({feature:String} = '', true, h.feature = if({feature:String} = '(unattributed)', '', {feature:String})
                  OR toUInt64OrNull(extract(h.feature, '^[0-9]+')) = toUInt64OrNull({feature:String}))
         GROUP BY chapter, feature, user, day, session, step, branch, project, model
+        /* end */
     ),
     named AS
     (

@@ -47,7 +47,10 @@ class Result:
 def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
     """The answer to `report`. Raises NothingStored where there is nothing to answer with."""
     asked = parameters.for_query()
-    answers, under = _both(client, report.sql(), catalogue.query("coverage.sql"), asked)
+    answers, under = _both(client, report.sql(sums=False), catalogue.query("coverage.sql"), asked)
+    events_since = _events_since(client, under[0]["events_since"], parameters.start)
+    if events_since and report.sums:  # seldom
+        answers = client.query(report.sql(), asked).records()
     total = next(row for row in answers if row["row"] == "total")
     groups = [row for row in answers if row["row"] != "total"]
     if not groups:
@@ -58,7 +61,7 @@ def ask(client: Answering, report: Report, parameters: Parameters) -> Result:
         rows.append({parameters.by[0]: UNATTRIBUTED} | {name: _none_of(total[name]) for name in names})  # that it is nothing is worth a row
     coverage = {
         **under[0],
-        "events_since": _events_since(client, under[0]["events_since"], parameters.start),
+        "events_since": events_since,
         "unattributed": total["unattributed"],
         "unattributed_share": total["unattributed"] / total[report.main] if total[report.main] else 0.0,
         "unpriced_requests": total.get("unpriced_requests"),

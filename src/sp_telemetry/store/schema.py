@@ -52,14 +52,6 @@ def shipped(file: str) -> tuple[str, ...]:
     return tuple(statements(resources.path(f"telemetry-server/{file}").read_text("utf-8")))
 
 
-def only(statement: str, **parts: bool) -> str:
-    """`statement` without its parts between `/* if part */` and `/* end */` that are false: the engine would plan them, to find nothing."""
-    for part, is_there in parts.items():
-        if not is_there:
-            statement = re.sub(rf"/\* if {part} \*/.*?/\* end \*/", "", statement, flags=re.DOTALL)
-    return statement
-
-
 def run_file(runner: Runner, file: str, **parameters: str) -> bytes:
     """Run the statements of a file in telemetry-server/; what the last one answered, as TabSeparated. Raises QueryFailed."""
     answer = b""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sp_telemetry.store.schema import Runner, only, run_file, shipped
+from sp_telemetry.resources import only
+from sp_telemetry.store.schema import Runner, run_file, shipped
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,8 @@ def test_several_configuration_directories_and_one_folder_twice(tmp_path, runnin
     assert sorted(found.folders) == sorted(os.path.realpath(place / "projects") for place in places[:3])
     assert len(found.files) == 3
     assert found.refused == []
+    with_comma = places[3]  # to Claude Code one directory
+    assert files.folders({"HOME": str(home), "CLAUDE_CONFIG_DIR": str(with_comma)})[0] == with_comma / "projects"
 
 
 def test_names_that_mean_something_to_the_engine_or_a_shell(running, configuration, session):

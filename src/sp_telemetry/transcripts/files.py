@@ -50,9 +50,11 @@ class Found:
 
 
 def folders(environ: Mapping[str, str]) -> list[Path]:
-    """The `projects` folders there are: of each directory in CLAUDE_CONFIG_DIR (several with commas), of ~/.claude and ~/.config/claude."""
+    """The `projects` folders there are: of CLAUDE_CONFIG_DIR (one directory to Claude Code, several with commas to ccusage), of ~/.claude
+    and ~/.config/claude."""
     home = Path(environ.get("HOME") or Path.home())
-    named = [Path(each.strip()).expanduser() for each in environ.get("CLAUDE_CONFIG_DIR", "").split(",") if each.strip()]
+    told = environ.get("CLAUDE_CONFIG_DIR", "")
+    named = [Path(each.strip()).expanduser() for each in (told, *told.split(",")) if each.strip()]
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     there = [Path(os.path.realpath(each / "projects")) for each in (*named, home / ".claude", config / "claude")]
     return [each for each in dict.fromkeys(there) if each.is_dir()]

@@ -27,16 +27,16 @@ def settings(patient: Patient) -> list[Finding]:
     found = list(_unreadable(seen))
     force = layers.in_force(seen, patient.version)
     found += _ignored(seen, patient)
-    if _text(force, "CLAUDE_CODE_ENABLE_TELEMETRY").lower() not in ON:
+    if text_of(force, "CLAUDE_CODE_ENABLE_TELEMETRY").lower() not in ON:
         found.append(_off(force))
         return found
     patient.telemetry_on = True
     wrong = [*_exporters(force), *_logs_way(force, patient), *_diverted(force)]
     found += wrong
     if not any(finding.level == ERROR for finding in wrong):
-        person = person_of(_text(force, RESOURCE))
+        person = person_of(text_of(force, RESOURCE))
         what = f"Telemetry is on and goes to our server, under the name {person or '(none)'}"
-        facts = {"exporters": _words(force, "OTEL_LOGS_EXPORTER"), "protocol": _known(_protocol(force)), "person": bool(person)}
+        facts = {"exporters": _words(force, "OTEL_LOGS_EXPORTER"), "protocol": _known(protocol_of(force)), "person": bool(person)}
         found.append(Finding(OK, "settings", "settings", what, facts=facts))
     found += [*_attributes(force, patient), *_traces(force), *_beaten(force)]
     return found
@@ -56,8 +56,8 @@ def _off(force: dict[str, Value]) -> Finding:
     why = "Claude Code sends nothing."
     if value is None:
         return Finding(ERROR, "settings", "telemetry-off", "Telemetry is not switched on.", why, SETUP)
-    what = f"Telemetry is switched off: {_shown('CLAUDE_CODE_ENABLE_TELEMETRY', value)}."
-    mend = _mend(value, "CLAUDE_CODE_ENABLE_TELEMETRY")
+    what = f"Telemetry is switched off: {shown('CLAUDE_CODE_ENABLE_TELEMETRY', value)}."
+    mend = mend_of(value, "CLAUDE_CODE_ENABLE_TELEMETRY")
     return Finding(ERROR, "settings", "telemetry-off", what, why, mend, {"layer": value.layer.name})
 
 
@@ -79,18 +79,18 @@ def _exporters(force: dict[str, Value]) -> Iterator[Finding]:
         value = force.get(name)
         facts = {"variable": name, "layer": value.layer.name if value else "", "exporters": _words(force, name)}
         if value and value.layer.name in (layers.LOCAL, layers.PROJECT):
-            what = f"This repository silences {'events' if needed else 'metrics'}: {_shown(name, value)}."
+            what = f"This repository silences {'events' if needed else 'metrics'}: {shown(name, value)}."
             code = "repository-silences"
         else:
-            what = f"{_shown(name, value)}: {'events' if needed else 'metrics'} are not sent." if value else f"{name} is not set."
+            what = f"{shown(name, value)}: {'events' if needed else 'metrics'} are not sent." if value else f"{name} is not set."
             code = "no-exporter"
         why = "Events carry cost and tokens: metrics may arrive, and every report is empty." if needed else "Prometheus users miss them."
-        yield Finding(ERROR if needed else WARNING, "settings", code, what, why, _mend(value, name), facts)
+        yield Finding(ERROR if needed else WARNING, "settings", code, what, why, mend_of(value, name), facts)
 
 
 def _logs_way(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
     """Protocol and endpoint of the events: what a request would meet."""
-    protocol, endpoint = _protocol(force), force.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    protocol, endpoint = protocol_of(force), force.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not protocol:
         what = "OTEL_EXPORTER_OTLP_PROTOCOL is not set, and only the newest versions have a default for it."
         level = WARNING if patient.version and patient.version >= PROTOCOL_DEFAULT_SEEN else ERROR
@@ -99,7 +99,7 @@ def _logs_way(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
     elif protocol not in PROTOCOLS:
         value = force.get("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL") or force["OTEL_EXPORTER_OTLP_PROTOCOL"]
         what = f"{protocol!r} is not a protocol ({value.layer.place}); there are {', '.join(PROTOCOLS)}."
-        yield Finding(ERROR, "settings", "unknown-protocol", what, NO_DATA, _mend(value, "OTEL_EXPORTER_OTLP_PROTOCOL"))
+        yield Finding(ERROR, "settings", "unknown-protocol", what, NO_DATA, mend_of(value, "OTEL_EXPORTER_OTLP_PROTOCOL"))
         return
     if "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT" in force:
         return  # `_diverted` looks at it
@@ -112,7 +112,7 @@ def _logs_way(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
 def _address(name: str, value: Value, protocol: str, patient: Patient) -> Iterator[Finding]:
     def wrong(code: str, what: str, why: str = NO_DATA, **facts: object) -> Finding:
         facts = {"variable": name, "layer": value.layer.name, **facts}
-        return Finding(ERROR, "settings", code, f"{_shown(name, value)}: {what}", why, _mend(value, name), facts)
+        return Finding(ERROR, "settings", code, f"{shown(name, value)}: {what}", why, mend_of(value, name), facts)
 
     text = value.text.strip()
     ports = (patient.home.server() or {}).get("ports") or {n: patient.settings.values[f"{n}_port"] for n in ("otlp_http", "otlp_grpc")}
@@ -130,9 +130,9 @@ def _address(name: str, value: Value, protocol: str, patient: Patient) -> Iterat
         yield wrong("bad-endpoint", "that is no address like http://127.0.0.1:4318.")
         return
     if host not in LOOPBACK:
-        what = f"{_shown(name, value)}: events go to {host}, not to this machine."
+        what = f"{shown(name, value)}: events go to {host}, not to this machine."
         why = "Our store stays empty; that may be meant."
-        yield Finding(WARNING, "settings", "sent-elsewhere", what, why, _mend(value, name), {"variable": name, "layer": value.layer.name})
+        yield Finding(WARNING, "settings", "sent-elsewhere", what, why, mend_of(value, name), {"variable": name, "layer": value.layer.name})
         return
     if parts.scheme == "https":
         yield wrong("https", "our server speaks plain HTTP on this machine.")
@@ -153,21 +153,21 @@ def _diverted(force: dict[str, Value]) -> Iterator[Finding]:
         if name in force:
             value = force[name]
             path = f"/v1/{signal.lower()}"
-            what = f"{_shown(name, value)} wins over OTEL_EXPORTER_OTLP_ENDPOINT for {signal.lower()}."
+            what = f"{shown(name, value)} wins over OTEL_EXPORTER_OTLP_ENDPOINT for {signal.lower()}."
             why = f"What answers there decides; nothing is appended to this one, so our server wants it to end in {path}. {NO_DATA}"
             facts = {"variable": name, "layer": value.layer.name, "path": urlsplit(value.text).path == path}
-            yield Finding(level, "settings", "signal-endpoint", what, why, _mend(value, name), facts)
-        name, common = f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", _text(force, "OTEL_EXPORTER_OTLP_PROTOCOL")
+            yield Finding(level, "settings", "signal-endpoint", what, why, mend_of(value, name), facts)
+        name, common = f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", text_of(force, "OTEL_EXPORTER_OTLP_PROTOCOL")
         if name in force and force[name].text != common:
             value = force[name]
-            what = f"{_shown(name, value)} differs from OTEL_EXPORTER_OTLP_PROTOCOL, and the endpoint is the same."
+            what = f"{shown(name, value)} differs from OTEL_EXPORTER_OTLP_PROTOCOL, and the endpoint is the same."
             facts = {"variable": name, "layer": value.layer.name}
-            yield Finding(level, "settings", "signal-protocol", what, NO_DATA, _mend(value, name), facts)
-    if _text(force, "ENABLE_BETA_TRACING_DETAILED") and "BETA_TRACING_ENDPOINT" in force:
+            yield Finding(level, "settings", "signal-protocol", what, NO_DATA, mend_of(value, name), facts)
+    if text_of(force, "ENABLE_BETA_TRACING_DETAILED") and "BETA_TRACING_ENDPOINT" in force:
         value = force["BETA_TRACING_ENDPOINT"]
-        what = f"{_shown('BETA_TRACING_ENDPOINT', value)} takes events and spans away from our server."
+        what = f"{shown('BETA_TRACING_ENDPOINT', value)} takes events and spans away from our server."
         facts = {"variable": "BETA_TRACING_ENDPOINT", "layer": value.layer.name}
-        yield Finding(ERROR, "settings", "beta-endpoint", what, NO_DATA, _mend(value, "BETA_TRACING_ENDPOINT"), facts)
+        yield Finding(ERROR, "settings", "beta-endpoint", what, NO_DATA, mend_of(value, "BETA_TRACING_ENDPOINT"), facts)
 
 
 def _attributes(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
@@ -192,11 +192,11 @@ def _attributes(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
     if any(sign in value.text for sign in ' "\\;') or not value.text.isascii() or any("=" not in entry for entry in entries):
         what = f"{RESOURCE} holds what has to be percent-encoded (a space is %20)."
         why = "Versions differ in what they make of it: a part, or all of it, is lost."
-        yield Finding(WARNING, "settings", "attributes-not-encoded", what, why, _mend(value, RESOURCE), facts)
+        yield Finding(WARNING, "settings", "attributes-not-encoded", what, why, mend_of(value, RESOURCE), facts)
 
 
 def _traces(force: dict[str, Value]) -> Iterator[Finding]:
-    beta = any(_text(force, name).lower() in ON for name in ("CLAUDE_CODE_ENHANCED_TELEMETRY_BETA", "ENABLE_ENHANCED_TELEMETRY_BETA"))
+    beta = any(text_of(force, name).lower() in ON for name in ("CLAUDE_CODE_ENHANCED_TELEMETRY_BETA", "ENABLE_ENHANCED_TELEMETRY_BETA"))
     if "otlp" in _words(force, "OTEL_TRACES_EXPORTER") and not beta:
         what = "OTEL_TRACES_EXPORTER is set without CLAUDE_CODE_ENHANCED_TELEMETRY_BETA."
         yield Finding(WARNING, "settings", "traces-without-beta", what, "No spans are sent.", "sp-telemetry setup --traces")
@@ -212,7 +212,8 @@ def _beaten(force: dict[str, Value]) -> Iterator[Finding]:
                 yield Finding(WARNING, "settings", "shell-beaten", what, "Settings files win over the shell.", mend, {"variable": name})
 
 
-def _mend(value: Value | None, name: str) -> str:
+def mend_of(value: Value | None, name: str) -> str:
+    """What to do about variable `name`, by who set it."""
     if value is None or value.layer.name == layers.USER:
         return SETUP if value is None else f"{SETUP} --force"
     if value.layer.name == layers.SHELL:
@@ -222,20 +223,23 @@ def _mend(value: Value | None, name: str) -> str:
     return f"Remove {name} from {value.layer.place}"
 
 
-def _shown(name: str, value: Value) -> str:
+def shown(name: str, value: Value) -> str:
+    """`NAME=value (where)`, without what is a secret in it."""
     return f"{layers.shown(name, value.text)} ({value.layer.place})"
 
 
-def _text(force: dict[str, Value], name: str) -> str:
+def text_of(force: dict[str, Value], name: str) -> str:
+    """The variable's value, empty where it is not set."""
     return force[name].text.strip() if name in force else ""
 
 
 def _words(force: dict[str, Value], name: str) -> list[str]:
-    return [_known(word.strip()) for word in _text(force, name).split(",") if word.strip()]
+    return [_known(word.strip()) for word in text_of(force, name).split(",") if word.strip()]
 
 
-def _protocol(force: dict[str, Value]) -> str:
-    return _text(force, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL") or _text(force, "OTEL_EXPORTER_OTLP_PROTOCOL")
+def protocol_of(force: dict[str, Value]) -> str:
+    """That of the events."""
+    return text_of(force, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL") or text_of(force, "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 def _known(word: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sp_telemetry.setup import client_versions
 from tests.client import ClaudeCode, MessagesApi, Reply, Script
 from tests.e2e.test_plan import program
 from tests.e2e.test_setup import Machine
@@ -21,6 +22,7 @@ BETA = {"CLAUDE_CODE_ENHANCED_TELEMETRY_BETA": "1"}
 HEADERS, COUNT, LENGTH = "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 INTERVAL, QUEUE, BATCH = "OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BLRP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"
 SESSION_ID = "OTEL_METRICS_INCLUDE_SESSION_ID"
+MENDED = client_versions.parse(NEW) >= (2, 1, 332)
 CAUSES = (
     Cause("an exporter that is none, beside ours", "unknown-exporter", NONE, {"OTEL_LOGS_EXPORTER": "otlp,elastic"}),
     Cause("an exporter that is none, of metrics", "unknown-exporter", NONE, {"OTEL_METRICS_EXPORTER": "OTLP"}),
@@ -30,7 +32,8 @@ CAUSES = (
     Cause("no time between metrics", "export-limit", NONE, {INTERVAL: "0"}),
     Cause("no time between metrics, from a repository", "export-limit", NONE, project={INTERVAL: "0.5"}),
     Cause("an interval in words", "", EVENTS, {INTERVAL: "often"}),
-    Cause("batches of less than nothing", "export-limit", NONE, {BATCH: "-1"}),
+    Cause("batches of less than nothing", "export-limit", {OLD: NONE, NEW: EVENTS if MENDED else NONE}, {BATCH: "-1"},
+          level={OLD: "error", NEW: "" if MENDED else "error"}),
     Cause("no queue", "export-limit", NONE, {QUEUE: "0"}),
     Cause("a short queue", "export-limit", EVENTS, {QUEUE: "3"}, level="warning"),
     Cause("few attributes", "export-limit", EVENTS, {COUNT: "3"}),

@@ -87,7 +87,7 @@ def test_own_words_are_kept_at_strict_only_where_the_product_is_about_them():
     own = ("text", "person", "content", "relative")
     kept = {name for name, treatment in Policy("strict").treatments.items() if treatment in own}
     assert kept == {
-        "user.id", "enduser.id", "context.person", "model", "final_model", "gen_ai.request.model",
+        "user.id", "enduser.id", "context.person", "model", "final_model", "gen_ai.request.model", "gen_ai.response.model",
         "vcs.repository.name", "vcs.ref.head.name",
     }  # fmt: skip
 

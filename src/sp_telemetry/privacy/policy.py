@@ -76,7 +76,9 @@ ATTRIBUTES: dict[str, str] = {
     ),
     **dict.fromkeys(_words("service.version app.version plugin.version wsl.version"), "version"),
     # What the product is about: who, for what, with which model. Kept at every level, redacted.
-    **dict.fromkeys(_words("user.id model final_model gen_ai.request.model vcs.repository.name vcs.ref.head.name"), "name"),
+    **dict.fromkeys(
+        _words("user.id model final_model gen_ai.request.model gen_ai.response.model vcs.repository.name vcs.ref.head.name"), "name"
+    ),
     **dict.fromkeys(_words("enduser.id context.person"), "person"),
     # What the client says in words of its own, and the names that people give to tools, commands, skills, agents, plugins.
     **dict.fromkeys(
@@ -101,7 +103,8 @@ ATTRIBUTES: dict[str, str] = {
             start_type language span.type interaction.sequence interaction.duration_ms user_prompt_length parent.source gen_ai.system
             gen_ai.provider.name gen_ai.operation.name gen_ai.tool.name query_source_safe llm_request.context first_content_ms error_class
             error.type response.has_tool_call stop_reason tool_name_safe bash_command_class bash_argv0 result_tokens queued_sends
-            subagent_type skill_name
+            subagent_type skill_name gen_ai.usage.input_tokens gen_ai.usage.output_tokens gen_ai.usage.cache_read.input_tokens
+            gen_ai.usage.cache_write.input_tokens
         """),
         "word",
     ),

@@ -34,7 +34,7 @@ WORDS: frozenset[str] = _words("""
     tool_use_summary_generation resume_cache_warm permission_explainer bash_extract_prefix session_search speculation repl_sampling
     mcp_datetime_parse subagent_config_classifier context_tip_classifier context_tip_reception fleet_agent_suggestions first_tasks_read
     ship_pr_texts plugin_eval_mock plugin_eval_judge artifact_comment_reply artifact_comment_fast_ack artifact_comment_triage
-    artifact_comment_analyst
+    artifact_comment_analyst comparison_fork
 
     fresh resume continue agents_view startup clear change refused first-wins merge single env
 

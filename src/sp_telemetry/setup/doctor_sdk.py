@@ -31,17 +31,18 @@ _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True)
 class Least:
-    """A number below which something is lost. `fatal`: below this one nothing that is worth it arrives."""
+    """A number below which something is lost, by versions before `until`. `fatal`: below this one nothing that is worth it arrives."""
 
     variable: str
     number: int
     fatal: int
     lost: str
+    until: tuple[int, ...] = ()
 
 
 LEAST = (
     Least("OTEL_METRIC_EXPORT_INTERVAL", 1, 1, NOTHING),
-    Least("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", 1, 1, "With 0 Claude Code never ends, with less no event is sent."),
+    Least("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", 1, 1, "With 0 Claude Code never ends, with less no event is sent.", (2, 1, 332)),
     Least("OTEL_BLRP_MAX_QUEUE_SIZE", 512, 1, "Events that come while so many wait are thrown away."),
     Least("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", 64, 64, "What an event has more is thrown away: cost, tokens, ids."),
     Least("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", 1024, 64, "Longer values are cut off, ids among them: sessions become one."),
@@ -53,7 +54,7 @@ def sdk(patient: Patient) -> list[Finding]:
         return []
     seen = layers.layers(patient.environ, patient.directory, patient.managed)
     force = layers.in_force(seen, patient.version)
-    return [*_unknown(force), *_numbers(force), *_session(force), *_headers(force, patient), *_helper(force, seen, patient)]
+    return [*_unknown(force), *_numbers(force, patient), *_session(force), *_headers(force, patient), *_helper(force, seen, patient)]
 
 
 def _unknown(force: dict[str, Value]) -> Iterator[Finding]:
@@ -72,8 +73,10 @@ def _unknown(force: dict[str, Value]) -> Iterator[Finding]:
             yield _wrong(ERROR, "unknown-protocol", name, force[name], what, NOTHING)
 
 
-def _numbers(force: dict[str, Value]) -> Iterator[Finding]:
+def _numbers(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
     for least in LEAST:
+        if least.until and patient.version and patient.version >= least.until:
+            continue
         told = re.match(r"[+-]?[0-9]+(\.[0-9]+)?", text_of(force, least.variable))  # with anything else the default holds
         if told and float(told[0]) < least.number:
             level = ERROR if float(told[0]) < least.fatal else WARNING

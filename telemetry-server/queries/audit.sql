@@ -11,11 +11,11 @@
 -- reason   why only one side has it; of both: what differs, empty where model and all tokens agree
 -- filled   of side transcript: it was filled in from there (source = transcript), and so counts
 WITH
-    -- what Claude Code asks a model beside the conversation, which no transcript holds: its own words in 2.1.197 and 2.1.330, and in its documentation
+    -- what Claude Code asks a model beside the conversation, which no transcript holds: its own words in 2.1.197 to 2.1.332, and in its documentation
     [
         'agent_classifier', 'agent_creation', 'agent_namer', 'agent_summary', 'artifact_comment_analyst', 'artifact_comment_fast_ack',
         'artifact_comment_reply', 'artifact_comment_triage', 'auto_dream', 'auto_mode', 'auto_mode_critique', 'auto_mode_setup_propose', 'auxiliary',
-        'away_summary', 'bash_extract_prefix', 'compact', 'context_tip_classifier', 'context_tip_reception', 'extract_memories',
+        'away_summary', 'bash_extract_prefix', 'compact', 'comparison_fork', 'context_tip_classifier', 'context_tip_reception', 'extract_memories',
         'extract_memories_first_look', 'feedback', 'first_tasks_read', 'fleet_agent_suggestions', 'generate_session_title', 'hook_agent', 'hook_prompt',
         'insights', 'mcp_datetime_parse', 'model_validation', 'permission_explainer', 'plugin_eval_judge', 'plugin_eval_mock', 'prompt_suggestion',
         'rename_generate_name', 'repl_sampling', 'resume_cache_warm', 'session_memory', 'session_search', 'ship_pr_texts', 'side_question', 'speculation',

@@ -78,7 +78,7 @@ def examine(
     home: Home, environ: Mapping[str, str] = os.environ, directory: Path | None = None, managed: tuple[Path, ...] | None = None
 ) -> Examination:
     """Look at everything. Raises only for a config.toml that can't be read, and for a current directory that is gone."""
-    from sp_telemetry.setup import doctor_client, doctor_sdk, doctor_server, doctor_settings, doctor_store, policy
+    from sp_telemetry.setup import doctor_client, doctor_server, doctor_settings, doctor_store, policy
 
     begun = time.monotonic()
     patient = Patient(home, home.settings(), environ, directory or here(), managed)
@@ -87,7 +87,6 @@ def examine(
         doctor_client.version,
         doctor_server.server,
         doctor_settings.settings,
-        doctor_sdk.sdk,
         doctor_client.hooks,
         doctor_client.spool,
         doctor_store.store,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sp_telemetry.setup import layers
-from sp_telemetry.setup.doctor import ERROR, WARNING, Finding, Patient
-from sp_telemetry.setup.doctor_settings import NO_DATA, ON, PROTOCOLS, mend_of, protocol_of, shown, text_of
+from sp_telemetry.setup.doctor import ERROR, WARNING, Finding
+from sp_telemetry.setup.doctor_variables import NO_DATA, ON, PROTOCOLS, mend_of, protocol_of, shown, text_of
 from sp_telemetry.setup.layers import Layer, Value
 
 EXPORTERS = {
@@ -49,12 +49,13 @@ LEAST = (
 )
 
 
-def sdk(patient: Patient) -> list[Finding]:
-    if not patient.telemetry_on:
-        return []
-    seen = layers.layers(patient.environ, patient.directory, patient.managed)
-    force = layers.in_force(seen, patient.version)
-    return [*_unknown(force), *_numbers(force, patient), *_session(force), *_headers(force, patient), *_helper(force, seen, patient)]
+def losses(force: dict[str, Value], seen: list[Layer], version: tuple[int, ...] | None, directory: Path) -> Iterator[Finding]:
+    """Of variables in force in `directory`, as the client of `version` takes them (None: as one that is not known)."""
+    yield from _unknown(force)
+    yield from _numbers(force, version)
+    yield from _session(force)
+    yield from _headers(force, version)
+    yield from _helper(force, seen, directory)
 
 
 def _unknown(force: dict[str, Value]) -> Iterator[Finding]:
@@ -73,9 +74,9 @@ def _unknown(force: dict[str, Value]) -> Iterator[Finding]:
             yield _wrong(ERROR, "unknown-protocol", name, force[name], what, NOTHING)
 
 
-def _numbers(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
+def _numbers(force: dict[str, Value], version: tuple[int, ...] | None) -> Iterator[Finding]:
     for least in LEAST:
-        if least.until and patient.version and patient.version >= least.until:
+        if least.until and version and version >= least.until:
             continue
         told = re.match(r"[+-]?[0-9]+(\.[0-9]+)?", text_of(force, least.variable))  # with anything else the default holds
         if told and float(told[0]) < least.number:
@@ -91,8 +92,8 @@ def _session(force: dict[str, Value]) -> Iterator[Finding]:
         yield _wrong(ERROR, "no-session-id", name, force[name], "no session.id is sent.", why)
 
 
-def _headers(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
-    escapes = patient.version is None or patient.version < HALF_ESCAPES_SEEN
+def _headers(force: dict[str, Value], version: tuple[int, ...] | None) -> Iterator[Finding]:
+    escapes = version is None or version < HALF_ESCAPES_SEEN
     for signal in ("", "LOGS_", "METRICS_"):
         name = f"OTEL_EXPORTER_OTLP_{signal}HEADERS"
         for entry in text_of(force, name).split(","):
@@ -102,13 +103,13 @@ def _headers(force: dict[str, Value], patient: Patient) -> Iterator[Finding]:
                 break
 
 
-def _helper(force: dict[str, Value], seen: list[Layer], patient: Patient) -> Iterator[Finding]:
+def _helper(force: dict[str, Value], seen: list[Layer], directory: Path) -> Iterator[Finding]:
     """A program that Claude Code asks for headers before it sends by HTTP. Nothing is run here: it may be a repository's."""
     layer = next((layer for layer in seen if layer.settings.get(HELPER)), None)
     if layer is None or protocol_of(force) == "grpc":
         return
     command = str(layer.settings[HELPER]).strip()
-    file = Path(patient.directory, os.path.expanduser(command))
+    file = Path(directory, os.path.expanduser(command))
     missing = not re.search(r"[\s'\"$;|&<>()`]", command) and "/" in command and not os.access(file, os.X_OK)
     what = f"{HELPER} ({layer.place}) {'names a program that is not there' if missing else 'is asked before anything is sent'}."
     why = f"While it fails, Claude Code sends nothing{'' if missing else ', and says so in /status only'}. Our server needs no headers."

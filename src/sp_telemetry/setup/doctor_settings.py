@@ -10,16 +10,14 @@ from urllib.parse import urlsplit
 
 from sp_telemetry.setup import layers
 from sp_telemetry.setup.doctor import ERROR, OK, WARNING, Finding, Patient
+from sp_telemetry.setup.doctor_sdk import losses
+from sp_telemetry.setup.doctor_variables import NO_DATA, ON, PROTOCOLS, SETUP, mend_of, protocol_of, shown, text_of
 from sp_telemetry.setup.environment import RESOURCE, person_of
 from sp_telemetry.setup.layers import Layer, Value
 
-PROTOCOLS = ("http/protobuf", "http/json", "grpc")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ON = ("1", "true", "yes", "on")
 MOST_ATTRIBUTES = 12
 PROTOCOL_DEFAULT_SEEN = (2, 1, 330)  # sends over http/protobuf without being told; 2.1.197 sends nothing
-SETUP = "sp-telemetry setup"
-NO_DATA = "Telemetry is on, everything looks well, and no event arrives."
 
 
 def settings(patient: Patient) -> list[Finding]:
@@ -31,7 +29,7 @@ def settings(patient: Patient) -> list[Finding]:
         found.append(_off(force))
         return found
     patient.telemetry_on = True
-    wrong = [*_exporters(force), *_logs_way(force, patient), *_diverted(force)]
+    wrong = [*_exporters(force), *_logs_way(force, patient), *_diverted(force), *losses(force, seen, patient.version, patient.directory)]
     found += wrong
     if not any(finding.level == ERROR for finding in wrong):
         person = person_of(text_of(force, RESOURCE))
@@ -74,7 +72,7 @@ def _ignored(seen: list[Layer], patient: Patient) -> Iterator[Finding]:
 def _exporters(force: dict[str, Value]) -> Iterator[Finding]:
     for signal, needed in (("LOGS", True), ("METRICS", False)):
         name = f"OTEL_{signal}_EXPORTER"
-        if "otlp" in _words(force, name):
+        if {"otlp", "other"} & set(_words(force, name)):  # of what is no exporter `losses` says more
             continue
         value = force.get(name)
         facts = {"variable": name, "layer": value.layer.name if value else "", "exporters": _words(force, name)}
@@ -212,34 +210,8 @@ def _beaten(force: dict[str, Value]) -> Iterator[Finding]:
                 yield Finding(WARNING, "settings", "shell-beaten", what, "Settings files win over the shell.", mend, {"variable": name})
 
 
-def mend_of(value: Value | None, name: str) -> str:
-    """What to do about variable `name`, by who set it."""
-    if value is None or value.layer.name == layers.USER:
-        return SETUP if value is None else f"{SETUP} --force"
-    if value.layer.name == layers.SHELL:
-        return f"unset {name}; {SETUP}"
-    if value.layer.name == layers.MANAGED:
-        return "Only your administrator can change managed settings"
-    return f"Remove {name} from {value.layer.place}"
-
-
-def shown(name: str, value: Value) -> str:
-    """`NAME=value (where)`, without what is a secret in it."""
-    return f"{layers.shown(name, value.text)} ({value.layer.place})"
-
-
-def text_of(force: dict[str, Value], name: str) -> str:
-    """The variable's value, empty where it is not set."""
-    return force[name].text.strip() if name in force else ""
-
-
 def _words(force: dict[str, Value], name: str) -> list[str]:
     return [_known(word.strip()) for word in text_of(force, name).split(",") if word.strip()]
-
-
-def protocol_of(force: dict[str, Value]) -> str:
-    """That of the events."""
-    return text_of(force, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL") or text_of(force, "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
 def _known(word: str) -> str:

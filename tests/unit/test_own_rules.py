@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -32,9 +33,13 @@ def load(folder: Path, text: str, run, level: str = "standard") -> Policy:
     return own.load(folder, level, run)
 
 
+def check(home: Path, *arguments: str | bytes) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sp_telemetry.cli.main", "privacy", "check", *arguments]
+    return subprocess.run(command, env={**os.environ, "SP_TELEMETRY_HOME": str(home)}, capture_output=True, text=True, timeout=60)
+
+
 def test_check_explains_samples_at_the_command_line(tmp_path):
-    command = [sys.executable, "-m", "sp_telemetry.cli.main", "privacy", "check", "mail grace.hopper@example.org", "all well"]
-    done = subprocess.run(command, env={**os.environ, "SP_TELEMETRY_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    done = check(tmp_path, "mail grace.hopper@example.org", "all well")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         "Good: level strict, 0 patterns and 0 attribute rules of your own.\n"
@@ -46,9 +51,30 @@ def test_check_explains_samples_at_the_command_line(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="arguments are Unicode there")
 def test_a_sample_that_is_no_utf_8(tmp_path):
-    command = [sys.executable, "-m", "sp_telemetry.cli.main", "privacy", "check", b"M\xfcller"]
-    done = subprocess.run(command, env={**os.environ, "SP_TELEMETRY_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    done = check(tmp_path, b"M\xfcller")
     assert done.returncode == 2 and done.stderr.startswith("sp-telemetry: What is to be tried is not UTF-8.\n")
+
+
+def test_check_explains_the_rules_of_a_file_at_the_command_line(tmp_path):
+    ticket = '[patterns.ticket]\nregex = "ACME-[0-9]{4,}"\nlike = ["see ACME-1234"]\n'
+    (tmp_path / own.NAME).write_text(ticket + '[attributes]\n"error" = "drop"\n"team.name" = "text"\n')
+    done = check(tmp_path, "--level", "standard", "of ACME-1234: grace@example.org")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "Good: level standard, 1 pattern and 2 attribute rules of your own.\n"
+        f"  error: {table.TREATMENTS['drop']}; without the rule: {table.TREATMENTS['text']}\n"
+        f"  team.name: {table.TREATMENTS['text']}; without the rule: nothing but its name, for it is unknown\n"
+        "  of ACME-1234: grace@example.org\n    → of <ticket>: <email>  (ticket, email)\n"
+    )
+    assert "  see ACME-1234\n    → see <ticket>  (ticket)\n" in check(tmp_path).stdout  # among the samples, where none is given
+    assert json.loads(check(tmp_path, "--json", "ACME-1234").stdout) == {
+        "ok": True, "level": "strict", "samples": [{"text": "ACME-1234", "becomes": "<ticket>", "patterns": ["ticket"]}]
+    }  # fmt: skip
+    (tmp_path / own.NAME).write_text(ticket.replace("{4,}", "*"))
+    assert check(tmp_path).returncode == 0
+    (tmp_path / own.NAME).write_text(ticket.replace("ACME-", ""))
+    done = check(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "") and "eats ordinary text" in done.stderr
 
 
 def test_no_file_is_no_rule(tmp_path, run):

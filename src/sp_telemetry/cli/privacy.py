@@ -105,8 +105,7 @@ def _check(home: Home, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"ok": True, "level": level, "samples": results}))
         return 0
-    rules = f"{len(policy.own_patterns)} patterns and {len(policy.own_attributes)} attribute rules of your own"
-    print(f"Good: level {level}, {rules}.")
+    print(f"Good: level {level}, {_own_rules(policy)}.")
     for name, treatment in policy.own_attributes.items():
         before = (Policy(level).treatments | CONTEXT).get(name, "nothing but its name, for it is unknown")
         print(f"  {name}: {TREATMENTS[treatment]}; without the rule: {TREATMENTS.get(before, before)}")
@@ -118,6 +117,12 @@ def _check(home: Home, args: argparse.Namespace) -> int:
     return 0
 
 
+def _own_rules(policy: Policy) -> str:
+    from sp_telemetry.reports.coverage import counted
+
+    return f"{counted(len(policy.own_patterns), 'pattern')} and {counted(len(policy.own_attributes), 'attribute rule')} of your own"
+
+
 def _apply(home: Home, args: argparse.Namespace) -> int:
     from sp_telemetry.setup import configuration, service
 
@@ -125,7 +130,7 @@ def _apply(home: Home, args: argparse.Namespace) -> int:
     with _engine() as run:
         policy = own.load(home.path, level, run)
     if args.check and not args.to_stored:
-        print(f"Good: level {level}, {len(policy.own_patterns)} patterns and {len(policy.own_attributes)} attribute rules of your own.")
+        print(f"Good: level {level}, {_own_rules(policy)}.")
         return 0
     if os.environ.get("SP_TELEMETRY_PRIVACY_LEVEL") and args.level:
         raise UsageError("SP_TELEMETRY_PRIVACY_LEVEL is set and wins over config.toml.", "Unset it, and restart the server.")

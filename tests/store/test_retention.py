@@ -87,6 +87,21 @@ def test_a_longer_retention_holds_for_what_is_stored_too(kept):
     assert wait_for(lambda: values(kept, ends) == ["1"])
 
 
+@pytest.mark.parametrize("days", [30, 400])
+def test_what_a_kill_or_a_full_disk_kept_from_following_a_retention_follows_at_the_next_start(kept, days):
+    """Else parts would go by the retention before: some long before it is their time."""
+    apply(kept, 90)
+    kept.run("INSERT INTO telemetry.telemetry_events (timestamp, event_id) VALUES (now64(9) - INTERVAL 9 DAY, 1)")
+    changed = f"ALTER TABLE telemetry.telemetry_events MODIFY TTL toDateTime(timestamp) + toIntervalDay({days})"
+    kept.run(f"{changed} SETTINGS materialize_ttl_after_modify = 0, alter_sync = 0")
+    assert "telemetry_events" not in apply(kept, days)
+    left = "SELECT round((delete_ttl_info_max - now()) / 86400) FROM system.parts WHERE table = 'telemetry_events' AND active"
+    assert wait_for(lambda: values(kept, left) == [str(days - 9)]), values(kept, left)
+    mutations = "SELECT count() FROM system.mutations WHERE command LIKE '%TTL%'"
+    asked = values(kept, mutations)
+    assert apply(kept, days) == [] and values(kept, mutations) == asked, "nothing is left to do"
+
+
 def test_what_an_earlier_retention_let_go_is_remembered(kept):
     """Reports take what is before `events_kept` from sums of hours, also where events are kept for longer than they were."""
 

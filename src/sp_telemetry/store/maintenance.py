@@ -57,12 +57,24 @@ def apply_retention(handle: Handle, days: dict[str, int]) -> list[str]:
     changed = []
     for table, (setting, column) in TTL.items():
         wanted = f"{column} + toIntervalDay({days[setting]})" if 0 < days[setting] <= LONGEST_DAYS else ""
-        if _ttl(handle, table) == wanted:
-            continue
-        action = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
-        handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 1, alter_sync = 0")
-        changed.append(table)
+        if _ttl(handle, table) != wanted:
+            action = f"MODIFY TTL {wanted}" if wanted else "REMOVE TTL"
+            handle.run(f"ALTER TABLE telemetry.{table} {action} SETTINGS materialize_ttl_after_modify = 1, alter_sync = 0")
+            changed.append(table)
+        elif wanted and _expires_otherwise(handle, table, days[setting]):
+            handle.run(f"ALTER TABLE telemetry.{table} MATERIALIZE TTL SETTINGS mutations_sync = 0")
     return changed
+
+
+def _expires_otherwise(handle: Handle, table: str, days: int) -> bool:
+    """Whether parts go by another retention, and nothing is about to change that: a kill, or a disk without room, came between the
+    definition and the mutation. Told by the newest time in a part, which the engine knows of tables that are partitioned by time."""
+    known = f"database = 'telemetry' AND table = '{table}'"
+    otherwise = f"toUnixTimestamp(delete_ttl_info_max) - toUnixTimestamp(max_time) != {days} * 86400"
+    parts = f"{known} AND active AND toUnixTimestamp(max_time) BETWEEN 1 AND 4000000000 AND {otherwise}"
+    mutations = f"{known} AND NOT is_done AND command LIKE '%TTL%'"
+    asked = f"SELECT (SELECT count() FROM system.parts WHERE {parts}) > 0 AND (SELECT count() FROM system.mutations WHERE {mutations}) = 0"
+    return handle.query(asked).strip() == b"1"
 
 
 def retention(handle: Handle) -> dict[str, int]:
